@@ -1,0 +1,190 @@
+// fastgan_train DIR: a folder of pictures in, a FastGAN generator out.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "engine/backend/gpu_runtime.h"
+#include "engine/error.h"
+#include "models/fastgan_run.h"
+
+using namespace kiln;
+using namespace kiln::fastgan;
+
+namespace {
+
+struct Flags {
+  RunOptions run;
+  std::string data, out, fit = "crop", device = "auto", recon = "mse", precision = "auto", ema_warmup = "on", resume;
+  std::vector<int> background{255, 255, 255};
+  bool dry_run = false, no_noise = false, no_sle_64 = false, no_d_gates = false, no_fold = false, no_cache = false;
+};
+
+/// All flags, bound to f. The same set is parsed twice for a resumed run: over the defaults, then over its own configuration.
+void add_flags(CLI::App& app, Flags& f) {
+  RunOptions& o = f.run;
+  const auto group = [&](const char* name) {
+    return [&app, name](CLI::Option* option) { return option->group(name); };
+  };
+  app.add_option("DIR", f.data, "folder of pictures (searched recursively: jpg, png, webp, bmp, tga)");
+  const auto data = group("Pictures");
+  data(app.add_option("--size", o.network.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024 (default: 64 on a CPU, 256 on a GPU)"));
+  data(app.add_option("--fit", f.fit, "how other shapes become square: crop, squash, pad")->capture_default_str());
+  data(app.add_option("--background", f.background, "under transparent and around padded pictures: R G B, 0 to 255")->expected(3)->capture_default_str());
+  data(app.add_option("--flip", o.flip, "probability of mirroring a picture")->capture_default_str());
+  data(app.add_option("--augment", o.augment, "DiffAugment: none, or some of color,translation,cutout")->capture_default_str());
+  data(app.add_flag("--strict", o.strict, "stop at a broken picture, in place of skipping it"));
+  data(app.add_flag("--no-cache", f.no_cache, "do not keep the decoded pictures for the next run"));
+  const auto output = group("Run");
+  output(app.add_option("--out", f.out, "run directory (default: runs/NAME-SIZE)"));
+  output(app.add_option("--resume", f.resume, "go on with the run in --out; with a FILE, start from that checkpoint")->expected(0, 1));
+  output(app.add_option("--steps", o.steps, "training steps in all")->capture_default_str());
+  output(app.add_option("--minutes", o.minutes, "stop after that many minutes, saved (0: never)")->capture_default_str());
+  output(app.add_option("--seed", o.seed, "of all random numbers: equal seeds give equal runs")->capture_default_str());
+  output(app.add_option("--log-every", o.log_every, "steps between lines of log.jsonl")->capture_default_str());
+  output(app.add_option("--sample-every", o.sample_every, "steps between sample grids (0: only the last)")->capture_default_str());
+  output(app.add_option("--metric-every", o.metric_every, "steps between measurements of the sliced Wasserstein distance (0: never)")->capture_default_str());
+  output(app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->capture_default_str());
+  output(app.add_option("--keep", o.keep, "checkpoints to keep, beside the best by distance (0: all)")->capture_default_str());
+  output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
+  output(app.add_flag("--dry-run", f.dry_run, "print the parameters and the memory that the run needs, and stop"));
+  output(app.add_flag("--profile", o.profile, "print where the time went"));
+  const auto training = group("Training");
+  training(app.add_option("--batch", o.batch, "pictures a step")->capture_default_str());
+  training(app.add_option("--lr", o.train.adam.lr, "learning rate of both networks")->capture_default_str());
+  training(app.add_option("--beta1", o.train.adam.beta1, "Adam's first decay")->capture_default_str());
+  training(app.add_option("--beta2", o.train.adam.beta2, "Adam's second decay")->capture_default_str());
+  training(app.add_option("--ema-decay", o.train.ema.decay, "decay of the generator's moving average")->capture_default_str());
+  training(app.add_option("--ema-warmup", f.ema_warmup, "on: the decay grows from 0.1 as (1+t)/(10+t); off: constant, as published")->check(CLI::IsMember({"on", "off"}))->capture_default_str());
+  training(app.add_option("--recon", f.recon, "the discriminator's reconstruction loss: mse, l1")->check(CLI::IsMember({"mse", "l1"}))->capture_default_str());
+  training(app.add_option("--recon-weight", o.train.recon_weight, "its weight")->capture_default_str());
+  training(app.add_option("--margin-low", o.train.margin_low, "hinge margins are drawn from [margin-low, 1); 1: the paper's constant")->capture_default_str());
+  const auto network = group("Network");
+  network(app.add_option("--ngf", o.network.ngf, "base width of the generator (default: 16 on a CPU, 64 on a GPU)"));
+  network(app.add_option("--ndf", o.network.ndf, "base width of the discriminator (default: 16 on a CPU, 64 on a GPU)"));
+  network(app.add_option("--nz", o.network.nz, "latent numbers")->capture_default_str());
+  network(app.add_flag("--tanh", o.network.tanh, "tanh on the generator's pictures below 1024 px too"));
+  network(app.add_flag("--no-noise", f.no_noise, "no noise injection, as in the paper's text"));
+  network(app.add_flag("--no-sle-64", f.no_sle_64, "no 4 -> 64 skip excitation, as in the paper's text"));
+  network(app.add_flag("--no-d-gates", f.no_d_gates, "no gates in the discriminator, as in the paper's text"));
+  network(app.add_flag("--sle-leaky", o.network.sle_leaky, "LeakyReLU in skip excitations, as in the paper's text (default: Swish)"));
+  network(app.add_flag("--no-fold", f.no_fold, "do not fold upsampling into convolutions (slower, equal to rounding)"));
+  const auto machine = group("Machine");
+  machine(app.add_option("--device", f.device, "auto, cpu, gpu")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
+  machine(app.add_option("--precision", f.precision, "auto, f32 (on a CPU both are f32)")->check(CLI::IsMember({"auto", "f32"}))->capture_default_str());
+  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
+  machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
+}
+
+/// Flags that are not stored as the library stores them.
+void finish(Flags& f, const CLI::App& app) {
+  RunOptions& o = f.run;
+  const auto given = [&](const char* name) { return app.count(name) > 0; };
+  if (given("DIR")) o.data = f.data;
+  if (given("--out")) o.out = f.out;
+  if (given("--fit")) o.fit = fit_from_name(f.fit);
+  if (given("--background")) {
+    for (int v : f.background)
+      if (v < 0 || v > 255) fail("--background: {} is not from 0 to 255", v);
+    o.background = {uint8_t(f.background[0]), uint8_t(f.background[1]), uint8_t(f.background[2])};
+  }
+  if (given("--recon")) o.train.recon_power = f.recon == "mse" ? 2 : 1;
+  if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
+  o.train.augment = augment_policy(o.augment);
+  if (f.no_noise) o.network.noise = false;
+  if (f.no_sle_64) o.network.sle_64 = false;
+  if (f.no_d_gates) o.network.d_gates = false;
+  if (f.no_fold) o.network.fold_upsample = false;
+  o.cache = !f.no_cache;
+  o.resume = given("--resume");
+  o.resume_file = f.resume;
+  if (f.device == "gpu") o.device = Device::gpu;
+}
+
+/// What a resumed run may not change: it would be another run.
+void refuse_changes(const RunOptions& now, const RunOptions& saved) {
+  const auto text = [](RunOptions o) { return to_json(o, false); };
+  if (text(now) == text(saved)) return;
+  const auto differs = [](const char* flag) { fail("--resume: {} differs from the run's own; leave it out, or start a new run with --resume FILE", flag); };
+  if (now.network != saved.network) differs("the network (--size, --ngf, --ndf, --nz, ...)");
+  if (now.batch != saved.batch) differs("--batch");
+  if (now.seed != saved.seed) differs("--seed");
+  if (now.augment != saved.augment) differs("--augment");
+  if (now.flip != saved.flip) differs("--flip");
+  if (now.fit != saved.fit) differs("--fit");
+  differs("a training option");
+}
+
+RunOptions parse(int argc, char** argv, bool* only_plan) {
+  Flags f;
+  CLI::App app("Trains FastGAN (Liu et al., ICLR 2021) on a folder of pictures. Results, log and checkpoints go to the run directory.", "fastgan_train");
+  app.get_formatter()->column_width(34);
+  add_flags(app, f);
+  app.parse(argc, argv);
+  finish(f, app);
+  *only_plan = f.dry_run;
+  // No CUDA training yet: auto is the CPU, with defaults for one.
+  const bool resumed = f.run.resume && f.run.resume_file.empty();
+  if (resumed) {
+    if (f.run.out.empty()) fail("--resume: name the run's directory with --out");
+    std::error_code e;
+    const auto config = f.run.out / "config.json";
+    if (!std::filesystem::exists(config, e)) fail("{}: there is no run to resume here; start one without --resume", f.run.out.string());
+    FILE* file = std::fopen(config.c_str(), "rb");
+    if (!file) fail("{}: cannot open", config.string());
+    std::string text(1 << 16, '\0');
+    text.resize(std::fread(text.data(), 1, text.size(), file));
+    std::fclose(file);
+    const RunOptions saved = from_json(text, config.string());
+    Flags g;
+    g.run = saved;
+    CLI::App again("", "fastgan_train");
+    add_flags(again, g);
+    again.parse(argc, argv);
+    finish(g, again);
+    refuse_changes(g.run, saved);
+    f = g;
+  } else {
+    if (app.count("--size") == 0) f.run.network.size = 64;
+    if (app.count("--ngf") == 0) f.run.network.ngf = 16;
+    if (app.count("--ndf") == 0) f.run.network.ndf = 16;
+  }
+  check(f.run);
+  if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: fastgan_train DIR, more with --help");
+  if (f.run.out.empty()) {
+    std::filesystem::path p = f.run.data.lexically_normal();
+    if (p.filename().empty()) p = p.parent_path();
+    const std::string name = p.filename() == "." || p.filename() == ".." || p.filename().empty() ? "run" : p.filename().string();
+    f.run.out = std::filesystem::path("runs") / fmt::format("{}-{}", name, f.run.network.size);
+  }
+  return f.run;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    bool only_plan = false;
+    const RunOptions o = parse(argc, argv, &only_plan);
+    if (only_plan) {
+      dry_run(o);
+      return 0;
+    }
+    const RunResult r = train(o);
+    fmt::print("done: {} steps; peak {} MB", r.step, r.peak_bytes >> 20);
+    if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
+    fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
+    return 0;
+  } catch (const CLI::CallForHelp& e) {
+    CLI::App app("Trains FastGAN (Liu et al., ICLR 2021) on a folder of pictures. Results, log and checkpoints go to the run directory.", "fastgan_train");
+    app.get_formatter()->column_width(34);
+    Flags f;
+    add_flags(app, f);
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  } catch (const CLI::Error& e) {
+    fmt::print(stderr, "fastgan_train: {}; see --help\n", e.what());
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "fastgan_train: {}\n", e.what());
+    return 2;
+  }
+}

@@ -1,0 +1,60 @@
+// The memory that tensors live in: a caching best-fit allocator over large segments, one per context.
+//
+// A training step makes the same requests in the same order every time and so gets the same addresses every time: after
+// the first step nothing is asked of the system, and a captured CUDA graph stays valid. Freed blocks merge with free
+// neighbours. In planning mode (--dry-run) addresses are handed out with no memory behind them, by the same code, so that
+// the peak it reports is the peak that the run will have.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace kiln {
+
+class Arena : public std::enable_shared_from_this<Arena> {
+ public:
+  struct Stats {
+    size_t in_use = 0, peak = 0;  // bytes of live tensors, now and at most
+    size_t reserved = 0;          // bytes taken from the system
+  };
+
+  /// limit: bytes that the arena may take from the system, 0 for no limit.
+  Arena(Device device, bool planning, size_t limit = 0);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  /// Throws kiln::Error when the device has no more memory: it says how much was wanted and what to reduce.
+  std::shared_ptr<void> allocate(size_t bytes);
+  Stats stats() const;
+  void reset_peak();
+  Device device() const { return device_; }
+  bool planning() const { return planning_; }
+
+ private:
+  struct Block {
+    size_t bytes;
+    bool free;
+    int segment;
+  };
+  void release(char* p);
+  char* new_segment(size_t bytes);
+
+  const Device device_;
+  const bool planning_;
+  const size_t limit_;
+  mutable std::mutex mutex_;
+  std::map<char*, Block> blocks_;               // every block, by address
+  std::set<std::pair<size_t, char*>> free_;     // free blocks, by size and address: the first that fits is the best
+  std::vector<std::pair<char*, size_t>> segments_;
+  uintptr_t planned_end_ = uintptr_t(1) << 40;  // where the next imaginary segment starts
+  Stats stats_;
+};
+
+}  // namespace kiln

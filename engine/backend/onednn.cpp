@@ -1,0 +1,202 @@
+// Convolutions and matrix products on the CPU: oneDNN, both its 2.x (Debian 12: 2.6) and its 3.x interface.
+//
+// Activations stay channels last ("nhwc"), so that nothing is reordered between layers; weights are reordered into the layout
+// that each primitive prefers, which is small work. Primitives are built once per shape and kept per thread. Scratch memory
+// and reordered weights come from the arena, so that peak figures and --dry-run count them.
+#include <algorithm>
+#include <dnnl.hpp>
+#include <map>
+#include <tuple>
+
+#include "engine/context.h"
+#include "engine/convolution.h"
+#include "engine/error.h"
+#include "engine/matrix.h"
+
+namespace kiln {
+namespace {
+
+using dnnl::memory;
+using Dims = memory::dims;
+
+enum class Direction { forward, data, weights };
+
+struct Plan {
+  memory::desc x, y, w_plain, w_best, scratch;  // w_best: the primitive's own layout
+  dnnl::primitive run, reorder;                 // reorder: plain -> best, or back for weight gradients
+  bool needs_reorder = false;
+};
+
+dnnl::engine& cpu() {
+  static thread_local dnnl::engine e(dnnl::engine::kind::cpu, 0);
+  return e;
+}
+dnnl::stream& cpu_stream() {
+  static thread_local dnnl::stream s(cpu());
+  return s;
+}
+
+memory::data_type type_of(DType t) { return t == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32; }
+
+/// Weight descriptor with logical dims (oc, c, kh, kw) over our memory order.
+memory::desc plain_weights(const ConvShape& s) {
+  const Dims dims{s.oc, s.c, s.kh, s.kw};
+  if (!s.weights_transposed) return memory::desc(dims, memory::data_type::f32, Dims{s.kh * s.kw * s.c, 1, s.kw * s.c, s.c});
+  return memory::desc(dims, memory::data_type::f32, Dims{1, s.kh * s.kw * s.oc, s.kw * s.oc, s.oc});
+}
+
+#if DNNL_VERSION_MAJOR >= 3
+template <class PD, class... A>
+PD describe(A&&... a) {
+  return PD(cpu(), std::forward<A>(a)...);
+}
+#endif
+
+Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
+  const auto type = type_of(t);
+  const auto nhwc = memory::format_tag::nhwc;
+  Plan p;
+  p.x = memory::desc(Dims{s.n, s.c, s.h, s.w}, type, nhwc);
+  p.y = memory::desc(Dims{s.n, s.oc, s.oh, s.ow}, type, nhwc);
+  p.w_plain = plain_weights(s);
+  const memory::desc w_any(Dims{s.oc, s.c, s.kh, s.kw}, type, memory::format_tag::any);
+  const Dims stride{s.stride, s.stride}, pad{s.pad, s.pad};
+  // The far side's padding: whatever makes the output size come out.
+  const Dims far{(s.oh - 1) * s.stride + s.kh - s.h - s.pad, (s.ow - 1) * s.stride + s.kw - s.w - s.pad};
+  const auto kind = dnnl::prop_kind::forward_training;
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+
+#if DNNL_VERSION_MAJOR >= 3
+  const auto fpd = describe<dnnl::convolution_forward::primitive_desc>(kind, algorithm, p.x, w_any, p.y, stride, pad, far, attr);
+#else
+  const dnnl::convolution_forward::primitive_desc fpd({kind, algorithm, p.x, w_any, p.y, stride, pad, far}, attr, cpu());
+#endif
+  const auto finish = [&](const auto& pd, const memory::desc& best, auto make) {
+    p.w_best = best;
+    p.scratch = pd.scratchpad_desc();
+    p.needs_reorder = p.w_best != p.w_plain;
+    if (!with_primitives) return;
+    p.run = make(pd);
+    if (p.needs_reorder) {
+      const bool back = d == Direction::weights;
+      dnnl::primitive_attr reorder_attr;
+      const dnnl::reorder::primitive_desc rpd(cpu(), back ? p.w_best : p.w_plain, cpu(), back ? p.w_plain : p.w_best, reorder_attr);
+      p.reorder = dnnl::reorder(rpd);
+    }
+  };
+  if (d == Direction::forward) {
+    finish(fpd, fpd.weights_desc(), [](const auto& pd) { return dnnl::convolution_forward(pd); });
+  } else if (d == Direction::data) {
+#if DNNL_VERSION_MAJOR >= 3
+    const auto pd = describe<dnnl::convolution_backward_data::primitive_desc>(algorithm, p.x, w_any, p.y, stride, pad, far, fpd, attr);
+#else
+    const dnnl::convolution_backward_data::primitive_desc pd({algorithm, p.x, w_any, p.y, stride, pad, far}, attr, cpu(), fpd);
+#endif
+    finish(pd, pd.weights_desc(), [](const auto& q) { return dnnl::convolution_backward_data(q); });
+  } else {
+#if DNNL_VERSION_MAJOR >= 3
+    const auto pd = describe<dnnl::convolution_backward_weights::primitive_desc>(algorithm, p.x, w_any, p.y, stride, pad, far, fpd, attr);
+#else
+    const dnnl::convolution_backward_weights::primitive_desc pd({algorithm, p.x, w_any, p.y, stride, pad, far}, attr, cpu(), fpd);
+#endif
+    finish(pd, pd.diff_weights_desc(), [](const auto& q) { return dnnl::convolution_backward_weights(q); });
+  }
+  return p;
+}
+
+const Plan& plan(Direction d, const ConvShape& s, DType t) {
+  using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
+  static thread_local std::map<Key, Plan> plans;
+  const bool with_primitives = !context().planning;
+  const Key key{int(d), int(t), with_primitives, s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh, s.kw, s.stride, s.pad, s.weights_transposed};
+  auto it = plans.find(key);
+  if (it != plans.end()) return it->second;
+  try {
+    return plans.emplace(key, make_plan(d, s, t, with_primitives)).first->second;
+  } catch (const dnnl::error& e) {
+    fail("oneDNN has no convolution {}x{}x{}x{} -> {} channels, kernel {}x{}, stride {}, type {}: {}", s.n, s.h, s.w, s.c, s.oc,
+         s.kh, s.kw, s.stride, name_of(t), e.what());
+  }
+}
+
+memory wrap(const memory::desc& d, void* p) { return memory(d, cpu(), p); }
+
+/// Memory of the arena for a descriptor; empty descriptors get none.
+Tensor arena_memory(const memory::desc& d) {
+  const int64_t bytes = int64_t(d.get_size());
+  return bytes ? Tensor(Shape{bytes}, DType::u8) : Tensor();
+}
+
+void require_cpu(const Tensor& t) {
+  if (t.device() != Device::cpu) fail("convolutions and matrix products on the GPU are not in this version; use --device cpu");
+}
+
+}  // namespace
+
+void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
+  require_cpu(x);
+  Booking booking(Work::convolution);
+  const Plan& p = plan(Direction::forward, s, x.dtype());
+  const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
+  if (context().planning) return;
+  memory wm = wrap(p.w_best, best.data());
+  if (p.needs_reorder) {
+    memory plain = wrap(p.w_plain, w.data());
+    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
+  }
+  p.run.execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(p.x, x.data())},
+                               {DNNL_ARG_WEIGHTS, wm},
+                               {DNNL_ARG_DST, wrap(p.y, y.data())},
+                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  cpu_stream().wait();
+}
+
+void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  require_cpu(dy);
+  Booking booking(Work::convolution);
+  const Plan& p = plan(Direction::data, s, dy.dtype());
+  const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
+  if (context().planning) return;
+  memory wm = wrap(p.w_best, best.data());
+  if (p.needs_reorder) {
+    memory plain = wrap(p.w_plain, w.data());
+    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
+  }
+  p.run.execute(cpu_stream(), {{DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
+                               {DNNL_ARG_WEIGHTS, wm},
+                               {DNNL_ARG_DIFF_SRC, wrap(p.x, dx.data())},
+                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  cpu_stream().wait();
+}
+
+void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw) {
+  require_cpu(x);
+  Booking booking(Work::convolution);
+  const Plan& p = plan(Direction::weights, s, x.dtype());
+  const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : dw;
+  if (context().planning) return;
+  memory wm = wrap(p.w_best, best.data());
+  p.run.execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(p.x, x.data())},
+                               {DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
+                               {DNNL_ARG_DIFF_WEIGHTS, wm},
+                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  if (p.needs_reorder) {
+    memory plain = wrap(p.w_plain, dw.data());
+    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, wm}, {DNNL_ARG_TO, plain}});
+  }
+  cpu_stream().wait();
+}
+
+void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tensor& a, const Tensor& b, const Tensor& c) {
+  require_cpu(a);
+  Booking booking(Work::matrix);
+  KILN_ASSERT(a.count() == m * k && b.count() == k * n && c.count() == m * n);
+  if (context().planning) return;
+  const dnnl::status status = dnnl::sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1.f, a.f32(), ta ? m : k, b.f32(),
+                                          tb ? k : n, 0.f, c.f32(), n);
+  if (status != dnnl::status::success) fail("oneDNN refused the matrix product {} x {} x {}", m, n, k);
+}
+
+}  // namespace kiln

@@ -1,0 +1,64 @@
+#include "engine/checkpoint.h"
+
+#include <cstring>
+
+#include "engine/error.h"
+
+namespace kiln {
+namespace {
+
+void load_tensor(const SafetensorsFile& file, const std::string& name, const Tensor& into) {
+  const TensorView* view = file.find(name);
+  if (!view) fail("{}: the tensor {} is missing; is this the checkpoint of another model or size?", file.path(), name);
+  if (view->dtype != "F32" || view->shape != into.shape().sizes()) {
+    std::string shape;
+    for (int64_t s : view->shape) shape += (shape.empty() ? "" : "x") + std::to_string(s);
+    fail("{}: the tensor {} is {} {}, expected F32 {}; is this the checkpoint of another model, size or width?", file.path(), name,
+         view->dtype, shape, into.shape().text());
+  }
+  std::vector<float> aligned(size_t(into.count()));  // the mapping need not be aligned for floats
+  std::memcpy(aligned.data(), view->data, view->bytes);
+  into.upload(aligned.data());
+}
+
+}  // namespace
+
+void CheckpointWriter::add_tensor(const std::string& name, const Tensor& t) {
+  const void* data = t.data();
+  if (t.device() != Device::cpu) {
+    staged_.emplace_back(t.bytes());
+    t.download(staged_.back().data());
+    data = staged_.back().data();
+  }
+  entries_.push_back({name, "F32", t.shape().sizes(), data, t.bytes()});
+}
+
+void CheckpointWriter::add(const std::string& prefix, const ParameterSet& set) {
+  for (const auto& e : set.entries()) add_tensor(prefix + e.name, set.tensor(e));
+}
+
+void CheckpointWriter::add_optimiser(const std::string& prefix, const ParameterSet& set) {
+  for (int which : {0, 1})
+    for (const auto& e : set.entries())
+      if (e.kind == ParameterSet::Entry::parameter)
+        add_tensor(prefix + (which == 0 ? "m." : "v.") + e.name, set.moment(e, which));
+  metadata_[prefix + "steps"] = std::to_string(set.steps());
+}
+
+void CheckpointWriter::write(const std::filesystem::path& path) const { write_safetensors(path, entries_, metadata_); }
+
+void load_parameters(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set) {
+  for (const auto& e : set.entries()) load_tensor(file, prefix + e.name, set.tensor(e));
+}
+
+void load_optimiser(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set) {
+  for (int which : {0, 1})
+    for (const auto& e : set.entries())
+      if (e.kind == ParameterSet::Entry::parameter)
+        load_tensor(file, prefix + (which == 0 ? "m." : "v.") + e.name, set.moment(e, which));
+  const auto it = file.metadata().find(prefix + "steps");
+  if (it == file.metadata().end()) fail("{}: the optimiser's state {} is missing; training cannot go on from it", file.path(), prefix);
+  set.set_steps(std::stoll(it->second));
+}
+
+}  // namespace kiln

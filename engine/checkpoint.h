@@ -1,0 +1,36 @@
+// Checkpoints: parameter sets in and out of safetensors files. Names carry a prefix: "G.feat_8.conv1.weight",
+// "opt_g.m.feat_8.conv1.weight". Checkpoints hold no time and no path: equal runs give equal files.
+#pragma once
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/parameters.h"
+#include "engine/safetensors.h"
+
+namespace kiln {
+
+class CheckpointWriter {
+ public:
+  /// Values, statistics and vectors of a set under prefix + name. The set must stay until write().
+  void add(const std::string& prefix, const ParameterSet& set);
+  /// Adam's moments under prefix + "m." + name and prefix + "v." + name, and its number of updates in the metadata.
+  void add_optimiser(const std::string& prefix, const ParameterSet& set);
+  void set(const std::string& key, const std::string& value) { metadata_[key] = value; }
+  /// Appears whole or not at all, synced to disk. Throws kiln::Error (no space, ...) with the last good file untouched.
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  void add_tensor(const std::string& name, const Tensor& t);
+  std::vector<TensorEntry> entries_;
+  std::vector<std::vector<char>> staged_;  // copies of tensors that live on a GPU
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Loads what CheckpointWriter::add wrote. Throws kiln::Error naming the file and the tensor that is missing or has another
+/// shape.
+void load_parameters(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set);
+void load_optimiser(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set);
+
+}  // namespace kiln

@@ -1,0 +1,36 @@
+#include "engine/context.h"
+
+#include "engine/error.h"
+#include "engine/random.h"
+
+namespace kiln {
+namespace {
+thread_local Context* current = nullptr;
+}
+
+const char* name_of(Work work) {
+  switch (work) {
+    case Work::convolution: return "convolution";
+    case Work::matrix: return "matrix";
+    case Work::pointwise: return "pointwise";
+    case Work::reduction: return "reduction";
+    case Work::optimiser: return "optimiser";
+    case Work::data: return "data";
+    default: return "?";
+  }
+}
+
+Context::Context(Device d, bool plan, size_t memory_limit)
+    : device(d), planning(plan), arena(std::make_shared<Arena>(d, plan, memory_limit)) {}
+
+Context::~Context() = default;
+
+Context& context() {
+  KILN_ASSERT(current != nullptr);
+  return *current;
+}
+
+UseContext::UseContext(Context& c) : before_(current) { current = &c; }
+UseContext::~UseContext() { current = before_; }
+
+}  // namespace kiln

@@ -1,0 +1,25 @@
+// What a library does for convolutions: three plain functions, one source file per library in engine/backend.
+#pragma once
+#include "engine/tensor.h"
+
+namespace kiln {
+
+/// A 2-d convolution (cross-correlation, as everybody's): x [n, h, w, c] -> y [n, oh, ow, oc] with kernel kh x kw, the same
+/// stride and padding on both axes. oh = (h + 2 pad - kh) / stride + 1.
+struct ConvShape {
+  int64_t n, h, w, c, oh, ow, oc;
+  int kh, kw, stride, pad;
+  /// Order of the weight's axes in memory: [oc, kh, kw, c], or [c, kh, kw, oc] where the convolution serves as the adjoint of
+  /// a transposed one (whose output channels are this one's input channels).
+  bool weights_transposed = false;
+  bool operator==(const ConvShape&) const = default;
+  double flops() const { return 2.0 * double(n) * double(oh * ow) * double(oc) * double(c) * kh * kw; }
+};
+
+// x, y, dx, dy in one floating type; w and dw f32 in the order the shape says. All throw kiln::Error if the library refuses
+// the shape.
+void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y);
+void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx);
+void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw);
+
+}  // namespace kiln

@@ -1,0 +1,73 @@
+// A folder of pictures as one array of bytes, ready for training.
+//
+// Decoding happens once: the result is kept in a cache file and mapped into memory the next time, as long as no picture
+// was added, removed or changed. A set that is larger than the memory it may take lives in that file while it is used,
+// and the system's page cache streams it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/picture.h"
+
+namespace kiln {
+
+struct DatasetOptions {
+  std::filesystem::path folder;
+  int size = 256;       ///< pixels, width and height of every picture
+  Fit fit = Fit::crop;  ///< how other shapes become square
+  Rgb background;       ///< under transparent pictures and around padded ones
+  bool strict = false;  ///< a broken picture is an Error; otherwise it is listed and left out
+  int threads = 0;      ///< 0: all cores
+  /// Called on the constructing thread, now and then and at the end; may throw to stop.
+  std::function<void(size_t done, size_t total)> progress;
+  std::filesystem::path cache_folder;      ///< empty: no cache. default_cache_folder() is the usual place.
+  uint64_t max_bytes = uint64_t{4} << 30;  ///< of decoded pictures in memory; more needs a cache folder
+};
+
+/// $XDG_CACHE_HOME/kiln, or ~/.cache/kiln; empty if neither variable is set. It holds one file per picture folder and
+/// options, replaced when a picture changes; whoever needs the room deletes any of them.
+std::filesystem::path default_cache_folder();
+
+/// A picture that could not be used. path: relative to the folder.
+struct PictureFailure {
+  std::string path;
+  std::string reason;
+};
+
+class Dataset {
+ public:
+  /// Finds jpg, jpeg, png, bmp, tga and webp files (any case) in the folder and all folders below. Hidden files and
+  /// folders are left out; links are followed, each folder is visited once. The order is that of the relative paths as
+  /// bytes; neither threads nor the cache change a byte of the result. Throws Error: no such folder, nothing usable in
+  /// it (and what was found instead), a broken picture when strict (the first in order), too large for memory without a
+  /// cache folder, no disk space for a set that must live on disk.
+  explicit Dataset(const DatasetOptions& options);
+
+  size_t count() const { return names_.size(); }
+  int size() const { return size_; }
+  size_t picture_bytes() const { return size_t(size_) * size_ * 3; }
+  /// Picture i, [size, size, 3] bytes; all of them lie one after the other: pixels(0) is [count, size, size, 3].
+  const uint8_t* pixels(size_t i = 0) const { return pixels_.get() + i * picture_bytes(); }
+  /// Relative paths of the pictures.
+  const std::vector<std::string>& names() const { return names_; }
+  const std::vector<PictureFailure>& failures() const { return failures_; }
+  /// Of count, size and all bytes: equal for equal training sets, whatever their names. To check that a resumed run
+  /// goes on with the pictures that it began with.
+  uint64_t fingerprint() const { return fingerprint_; }
+  bool from_cache() const { return from_cache_; }
+
+ private:
+  int size_ = 0;
+  std::shared_ptr<uint8_t> pixels_;  // a mapping: of memory or of a file
+  std::vector<std::string> names_;
+  std::vector<PictureFailure> failures_;
+  uint64_t fingerprint_ = 0;
+  bool from_cache_ = false;
+};
+
+}  // namespace kiln

@@ -1,0 +1,60 @@
+// Inside of dataset.cpp: the folder's scan, and the cache file that remembers what a scan decoded to.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/dataset.h"
+#include "engine/file.h"
+
+namespace kiln::dataset {
+
+/// A file that should be a picture, as it was when the folder was scanned.
+struct Candidate {
+  std::string path;  ///< relative to the folder
+  uint64_t bytes = 0;
+  int64_t mtime_ns = 0;
+  std::string reason;      ///< why it cannot be used; empty while it can
+  bool transient = false;  ///< the reason lies in the machine (rights, memory), not in the file: do not remember it
+};
+
+struct Scan {
+  std::vector<Candidate> candidates;     ///< sorted by path
+  std::map<std::string, size_t> others;  ///< extension -> number of files that are no candidates
+};
+
+Scan scan_folder(const std::filesystem::path& folder);
+
+/// File: pixels of the usable candidates | index | footer. The pixels come first, so that they are aligned to pages.
+class Cache {
+ public:
+  explicit Cache(const DatasetOptions& options);  // options.cache_folder may be empty: then nothing is found or kept
+  const std::filesystem::path& path() const { return path_; }
+
+  struct Found {
+    std::shared_ptr<uint8_t> pixels;
+    std::vector<std::string> reasons;  ///< one per candidate, empty for the usable
+  };
+  /// The pixels, if a whole and undamaged cache fits exactly these candidates; otherwise null pixels. Never throws for
+  /// what is in the file.
+  Found load(const std::vector<Candidate>& candidates, size_t picture_bytes) const;
+  /// Adds index and footer to `file`, whose first pixel_bytes bytes are the pixels, and gives it its name. Throws
+  /// Error.
+  void finish(AtomicFile& file, const std::vector<Candidate>& candidates, const uint8_t* pixels,
+              uint64_t pixel_bytes) const;
+  /// Writes everything. false if it could not.
+  bool store(const std::vector<Candidate>& candidates, const uint8_t* pixels, uint64_t pixel_bytes) const;
+
+ private:
+  std::string key_;  ///< folder and options: everything but the files that decides what the pixels are
+  std::filesystem::path path_;
+};
+
+/// `bytes` of zeroed memory, or of `fd` from its beginning when fd >= 0 (shared if writable). Null if there is not
+/// enough.
+std::shared_ptr<uint8_t> map_bytes(size_t bytes, int fd, bool writable);
+
+}  // namespace kiln::dataset

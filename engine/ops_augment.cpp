@@ -1,0 +1,66 @@
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/ops.h"
+
+namespace kiln {
+namespace {
+
+AugmentShape picture_shape(const Tensor& x) { return {x.shape()[0], int(x.shape()[1]), int(x.shape()[2])}; }
+
+}  // namespace
+
+Var augment(const Var& x, const AugmentPolicy& policy, const Tensor& uniforms) {
+  KILN_ASSERT(x.shape().rank() == 4 && x.shape()[3] == 3 && uniforms.count() == x.shape()[0] * kAugmentUniforms);
+  if (!policy.color && !policy.translation && !policy.cutout) return x;
+  const AugmentShape s = picture_shape(x.value);
+  const DType t = x.value.dtype();
+  const bool record = recording({&x});
+  Var y(Tensor(x.shape(), t), record);
+  {
+    const Tensor means(Shape{s.n}), scratch(Shape{32 * s.n});
+    if (policy.color) KILN_RUN(Work::reduction, picture_means(stream, t, s, x.value.data(), means.f32(), scratch.f32()));
+    KILN_RUN(Work::pointwise, augment_forward(stream, t, s, policy, uniforms.f32(), means.f32(), x.value.data(), y.value.data()));
+  }
+  if (record)
+    context().tape->push([=, shape = x.shape(), xn = x.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      const Tensor dx(shape, t), sums(Shape{33 * s.n});
+      KILN_RUN(Work::pointwise, augment_backward(stream, t, s, policy, uniforms.f32(), dy.data(), dx.data(), sums.f32()));
+      xn->add(dx);
+    });
+  return y;
+}
+
+PictureSet::PictureSet(const uint8_t* data, int64_t n, int h, int w)
+    : pixels(Shape{n, h, w, 3}, DType::u8), means(Shape{n}), count(n), height(h), width(w) {
+  pixels.upload(data);
+  const int64_t per = int64_t(h) * w * 3;
+  std::vector<float> m(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t sum = 0;
+    for (int64_t k = 0; k < per; k++) sum += data[i * per + k];
+    m[size_t(i)] = float(double(sum) / double(per) * (2.0 / 255.0) - 1.0);
+  }
+  means.upload(m.data());
+}
+
+Tensor gather(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below) {
+  const AugmentShape s{index.count(), set.height, set.width};
+  const Tensor out(Shape{s.n, s.h, s.w, 3});
+  KILN_RUN(Work::data, gather_pictures(stream, DType::f32, s, set.pixels.as<uint8_t>(), index.as<int32_t>(), flips.f32(),
+                                       flip_below, out.data()));
+  return out;
+}
+
+Tensor gather_augmented(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below,
+                        const AugmentPolicy& policy, const Tensor& uniforms) {
+  const AugmentShape s{index.count(), set.height, set.width};
+  const Tensor out(Shape{s.n, s.h, s.w, 3});
+  KILN_RUN(Work::data, gather_augmented(stream, DType::f32, s, policy, set.pixels.as<uint8_t>(), set.means.f32(),
+                                        index.as<int32_t>(), flips.f32(), flip_below, uniforms.f32(), out.data()));
+  return out;
+}
+
+}  // namespace kiln

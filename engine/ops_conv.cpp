@@ -1,0 +1,121 @@
+#include "engine/convolution.h"
+#include "engine/error.h"
+#include "engine/matrix.h"
+#include "engine/ops.h"
+#include "kernels/fold.h"
+#include "kernels/pointwise.h"
+
+namespace kiln {
+namespace {
+
+/// The convolution whose adjoint maps x [n, h, w, c] to y [n, oh, ow, oc] with weight [oc, kh, kw, c].
+ConvShape adjoint_shape(const Shape& x, const Shape& w, int stride, int pad) {
+  const int64_t oh = (x[1] - 1) * stride - 2 * pad + w[1], ow = (x[2] - 1) * stride - 2 * pad + w[2];
+  return {x[0], oh, ow, w[0], x[1], x[2], x[3], int(w[1]), int(w[2]), stride, pad, true};
+}
+
+Var transposed(const Var& x, const Var& weight, int stride, int pad) {
+  KILN_ASSERT(x.shape().rank() == 4 && weight.shape()[3] == x.shape()[3]);
+  const ConvShape s = adjoint_shape(x.shape(), weight.shape(), stride, pad);
+  const bool record = recording({&x, &weight});
+  Var y(Tensor(Shape{s.n, s.h, s.w, s.c}, x.value.dtype()), record);
+  conv_backward_data(s, x.value, weight.value, y.value);
+  if (record)
+    context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs = x.shape(),
+                          ws = weight.shape(), xn = x.node, wn = weight.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      if (wn) {
+        const Tensor dw = wn->target(ws, DType::f32);
+        conv_backward_weights(s, dy, xv, dw);
+        wn->add(dw);
+      }
+      if (xn) {
+        const Tensor dx = xn->target(xs, dy.dtype());
+        conv_forward(s, dy, wv, dx);
+        xn->add(dx);
+      }
+    });
+  return y;
+}
+
+}  // namespace
+
+Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
+  const Shape &xs = x.shape(), &ws = weight.shape();
+  KILN_ASSERT(xs.rank() == 4 && ws.rank() == 4 && ws[3] == xs[3]);
+  const ConvShape s{xs[0], xs[1], xs[2], xs[3], (xs[1] + 2 * pad - ws[1]) / stride + 1, (xs[2] + 2 * pad - ws[2]) / stride + 1,
+                    ws[0], int(ws[1]), int(ws[2]), stride, pad, false};
+  const bool record = recording({&x, &weight});
+  Var y(Tensor(Shape{s.n, s.oh, s.ow, s.oc}, x.value.dtype()), record);
+  conv_forward(s, x.value, weight.value, y.value);
+  // Kept: the input for the weight's gradient, the weight for the input's; neither where nobody asks.
+  if (record)
+    context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs, ws, xn = x.node,
+                          wn = weight.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      if (wn) {
+        const Tensor dw = wn->target(ws, DType::f32);
+        conv_backward_weights(s, xv, dy, dw);
+        wn->add(dw);
+      }
+      if (xn) {
+        const Tensor dx = xn->target(xs, dy.dtype());
+        conv_backward_data(s, dy, wv, dx);
+        xn->add(dx);
+      }
+    });
+  return y;
+}
+
+Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad) { return transposed(x, weight, stride, pad); }
+
+Var upsample_conv3x3(const Var& x, const Var& weight) {
+  const Shape ws = weight.shape();
+  KILN_ASSERT(ws[1] == 3 && ws[2] == 3);
+  const bool record = recording({&weight});
+  Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}), record);
+  KILN_RUN(Work::pointwise, upsample_fold(stream, int(ws[0]), int(ws[3]), weight.value.f32(), folded.value.f32()));
+  if (record)
+    context().tape->push([ws, wn = weight.node, fn = folded.node] {
+      const Tensor dk = fn->take();
+      if (!dk) return;
+      const Tensor dw = wn->target(ws, DType::f32);
+      KILN_RUN(Work::pointwise, upsample_fold_backward(stream, int(ws[0]), int(ws[3]), dk.f32(), dw.f32()));
+      wn->add(dw);
+    });
+  return transposed(x, folded, 2, 1);
+}
+
+Var project(const Var& z, const Var& weight) {
+  const Shape ws = weight.shape();  // [oc, k, k, c]
+  const int64_t n = z.shape()[0], c = z.shape()[1], oc = ws[0], kk = ws[1] * ws[2];
+  KILN_ASSERT(z.shape().rank() == 2 && ws[3] == c);
+  const bool record = recording({&z, &weight});
+  // y[n, (o, p)] = z W', then the channels go last.
+  const Tensor flat(Shape{n, oc * kk});
+  matrix_product(false, true, n, oc * kk, c, z.value, weight.value, flat);
+  Var y(Tensor(Shape{n, ws[1], ws[2], oc}), record);
+  KILN_RUN(Work::pointwise, transpose(stream, n, int(oc), int(kk), flat.f32(), y.value.f32()));
+  if (record)
+    context().tape->push([=, zv = z.value, wv = weight.value, zn = z.node, wn = weight.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      const Tensor dflat(Shape{n, oc * kk});
+      KILN_RUN(Work::pointwise, transpose(stream, n, int(kk), int(oc), dy.f32(), dflat.f32()));
+      if (wn) {
+        const Tensor dw = wn->target(ws, DType::f32);
+        matrix_product(true, false, oc * kk, c, n, dflat, zv, dw);
+        wn->add(dw);
+      }
+      if (zn) {
+        const Tensor dz = zn->target(zv.shape(), DType::f32);
+        matrix_product(false, false, n, c, oc * kk, dflat, wv, dz);
+        zn->add(dz);
+      }
+    });
+  return y;
+}
+
+}  // namespace kiln

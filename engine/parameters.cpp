@@ -1,0 +1,109 @@
+#include "engine/parameters.h"
+
+#include <cmath>
+
+#include "engine/error.h"
+#include "kernels/pointwise.h"
+
+namespace kiln {
+namespace {
+constexpr int64_t kAlignFloats = 16;  // every tensor starts at a cache line, so that packs are aligned
+}
+
+void ParameterSet::add(const std::string& name, const Param& p) {
+  entries_.push_back({name, p.shape, sizes_[0], Entry::parameter, p.init});
+  sizes_[0] += (p.shape.count() + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+}
+
+void ParameterSet::add(const std::string& name, const Buffer& b) {
+  const int k = b.averaged ? 1 : 2;
+  entries_.push_back({name, b.shape, sizes_[k], b.averaged ? Entry::statistic : Entry::vector, b.init});
+  sizes_[k] += (b.shape.count() + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+}
+
+void ParameterSet::allocate(bool trainable) {
+  const auto flat = [](int64_t n) { return zeros(Shape{n > 0 ? n : 1}); };
+  values = flat(sizes_[0]);
+  if (trainable) {
+    grads = flat(sizes_[0]);
+    m = flat(sizes_[0]);
+    v = flat(sizes_[0]);
+  }
+  statistics = flat(sizes_[1]);
+  vectors = flat(sizes_[2]);
+  steps_ = zeros(Shape{2}, DType::i32);  // one int64
+  coefficients_ = zeros(Shape{4});
+}
+
+void ParameterSet::bind(const Entry& e, Param& p) const {
+  p.offset = e.offset;
+  p.value = values.slice(e.offset, e.shape);
+  if (grads) p.grad = grads.slice(e.offset, e.shape);
+}
+
+void ParameterSet::bind(const Entry& e, Buffer& b) const {
+  b.offset = e.offset;
+  b.value = tensor(e);
+}
+
+Tensor ParameterSet::tensor(const Entry& e) const {
+  return (e.kind == Entry::parameter ? values : e.kind == Entry::statistic ? statistics : vectors).slice(e.offset, e.shape);
+}
+Tensor ParameterSet::gradient(const Entry& e) const { return grads.slice(e.offset, e.shape); }
+Tensor ParameterSet::moment(const Entry& e, int which) const { return (which == 0 ? m : v).slice(e.offset, e.shape); }
+
+void ParameterSet::initialise(RandomSource& random, const std::string& prefix) {
+  for (const Entry& e : entries_) {
+    std::vector<float> x(size_t(e.count()), e.init.mean);
+    if (e.init.std != 0 || e.init.unit_vector) {
+      const std::vector<float> n = random.normal("init." + prefix + e.name, Shape{1, e.count()}).to_vector();
+      if (e.init.unit_vector) {
+        double squares = 0;
+        for (float a : n) squares += double(a) * double(a);
+        for (size_t i = 0; i < x.size(); i++) x[i] = float(double(n[i]) / std::sqrt(squares));
+      } else {
+        for (size_t i = 0; i < x.size(); i++) x[i] += e.init.std * n[i];
+      }
+    }
+    tensor(e).upload(x.data());
+  }
+}
+
+void ParameterSet::zero_grad() { KILN_RUN(Work::optimiser, fill(stream, DType::f32, grads.count(), 0.f, grads.data())); }
+
+void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average) {
+  KILN_RUN(Work::optimiser, adam_update(stream, values.count(), o, e, steps_.as<int64_t>(), values.f32(), grads.f32(), m.f32(),
+                                        v.f32(), average ? average->values.f32() : nullptr, coefficients_.f32()));
+  if (average)
+    KILN_RUN(Work::optimiser, ema_update(stream, statistics.count(), coefficients_.f32(), statistics.f32(),
+                                         average->statistics.f32()));
+}
+
+void ParameterSet::copy_from(const ParameterSet& other) {
+  KILN_ASSERT(values.count() == other.values.count() && statistics.count() == other.statistics.count());
+  KILN_RUN(Work::optimiser, scale(stream, DType::f32, values.count(), 1.f, other.values.data(), values.data()));
+  KILN_RUN(Work::optimiser, scale(stream, DType::f32, statistics.count(), 1.f, other.statistics.data(), statistics.data()));
+  copy_vectors_from(other);
+}
+
+void ParameterSet::copy_vectors_from(const ParameterSet& other) {
+  KILN_ASSERT(vectors.count() == other.vectors.count());
+  KILN_RUN(Work::optimiser, scale(stream, DType::f32, vectors.count(), 1.f, other.vectors.data(), vectors.data()));
+}
+
+int64_t ParameterSet::parameter_count() const {
+  int64_t n = 0;
+  for (const Entry& e : entries_)
+    if (e.kind == Entry::parameter) n += e.count();
+  return n;
+}
+
+int64_t ParameterSet::steps() const {
+  int64_t s = 0;
+  steps_.download(&s);
+  return s;
+}
+
+void ParameterSet::set_steps(int64_t steps) { steps_.upload(&steps); }
+
+}  // namespace kiln

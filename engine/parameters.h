@@ -1,0 +1,67 @@
+// ParameterSet: the flat buffers behind a network's parameters. One buffer each for values, gradients and Adam's moments,
+// so that the optimiser and the moving average are one launch, zeroing is one fill and a checkpoint is a few runs of bytes.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "engine/module.h"
+#include "engine/random.h"
+#include "engine/tape.h"
+#include "kernels/adam.h"
+
+namespace kiln {
+
+class ParameterSet {
+ public:
+  struct Entry {
+    std::string name;
+    Shape shape;
+    int64_t offset;
+    enum Kind { parameter, statistic, vector } kind;
+    Init init;
+    int64_t count() const { return shape.count(); }
+  };
+
+  ParameterSet() = default;
+  /// Lays out all parameters and buffers of a module and binds them. Without `trainable` there are values only (an average).
+  template <class Module>
+  ParameterSet(Module& module, bool trainable) {
+    walk(module, "", [&](const std::string& name, auto& leaf) { add(name, leaf); });
+    allocate(trainable);
+    size_t i = 0;
+    walk(module, "", [&](const std::string&, auto& leaf) { bind(entries_[i++], leaf); });
+  }
+
+  /// Draws every parameter and buffer from its Init; site names are prefix + name.
+  void initialise(RandomSource& random, const std::string& prefix);
+  void zero_grad();
+  /// One Adam step, and the moving average of parameters and statistics into `average` if it is given.
+  void adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average);
+  /// Copies values, statistics and vectors of a set with the same layout.
+  void copy_from(const ParameterSet& other);
+  /// Copies the singular vectors only.
+  void copy_vectors_from(const ParameterSet& other);
+
+  int64_t parameter_count() const;  // trainable numbers, without padding
+  const std::vector<Entry>& entries() const { return entries_; }
+  Tensor tensor(const Entry& e) const;    // the value
+  Tensor gradient(const Entry& e) const;  // parameters of a trainable set
+  Tensor moment(const Entry& e, int which) const;  // Adam's first (0) or second (1) moment
+  int64_t steps() const;                  // Adam updates done
+  void set_steps(int64_t steps);
+
+  Tensor values, grads, m, v, statistics, vectors;
+
+ private:
+  void add(const std::string& name, const Param& p);
+  void add(const std::string& name, const Buffer& b);
+  void allocate(bool trainable);
+  void bind(const Entry& e, Param& p) const;
+  void bind(const Entry& e, Buffer& b) const;
+
+  std::vector<Entry> entries_;
+  int64_t sizes_[3] = {0, 0, 0};  // of the flat buffers, by kind
+  Tensor steps_, coefficients_;   // device memory: a captured step advances them itself
+};
+
+}  // namespace kiln

@@ -1,0 +1,119 @@
+#include "engine/spectral.h"
+
+#include "engine/error.h"
+#include "kernels/pointwise.h"
+
+namespace kiln {
+namespace {
+
+int64_t aligned(int64_t n) { return (n + 15) / 16 * 16; }
+
+template <class T>
+Tensor to_device(const std::vector<T>& items) {
+  static_assert(sizeof(T) % 4 == 0);
+  Tensor t(Shape{int64_t(items.size() * sizeof(T) / 4)}, DType::i32);
+  t.upload(items.data());
+  return t;
+}
+
+}  // namespace
+
+SpectralWeight::SpectralWeight(int64_t out, int64_t kh, int64_t kw, int64_t in, float init_std) {
+  weight.shape = Shape{out, kh, kw, in};
+  weight.init = {0, init_std, false};
+  u.shape = Shape{out};
+  v.shape = Shape{kh * kw * in};
+  u.averaged = v.averaged = false;
+  u.init = v.init = {0, 0, true};
+}
+
+void SpectralGroup::build() {
+  std::vector<SpectralLayer> layers;
+  std::vector<SpectralTile> columns, rows;
+  int64_t packed = 0, scratch = 0;
+  for (size_t i = 0; i < weights_.size(); i++) {
+    const SpectralWeight& w = *weights_[i];
+    KILN_ASSERT(w.weight.value);
+    SpectralLayer l{};
+    l.w = w.weight.offset;
+    l.rows = int32_t(w.weight.shape[0]);
+    l.cols = int32_t(w.weight.shape.count() / l.rows);
+    l.packed = packed;
+    l.u = w.u.offset;
+    l.v = w.v.offset;
+    l.partial = scratch;
+    l.row_chunks = (l.rows + kSpectralRows - 1) / kSpectralRows;
+    packed_offsets_.push_back(packed);
+    packed += aligned(w.weight.shape.count());
+    const int64_t need = int64_t(l.row_chunks) * l.cols;
+    scratch += aligned(need > l.rows ? need : l.rows);
+    const int32_t column_blocks = (l.cols + kSpectralCols - 1) / kSpectralCols;
+    for (int32_t r = 0; r < l.rows; r += kSpectralRows)
+      for (int32_t c = 0; c < l.cols; c += kSpectralCols)
+        columns.push_back({int32_t(i), r, c, l.row_chunks * column_blocks});
+    const int32_t row_blocks = (l.rows + kSpectralDotRows - 1) / kSpectralDotRows;
+    for (int32_t r = 0; r < l.rows; r += kSpectralDotRows) rows.push_back({int32_t(i), r, 0, row_blocks});
+    layers.push_back(l);
+  }
+  packed_count_ = packed;
+  n_column_tiles_ = int(columns.size());
+  n_row_tiles_ = int(rows.size());
+  layers_ = to_device(layers);
+  column_tiles_ = to_device(columns);
+  row_tiles_ = to_device(rows);
+  scratch_ = Tensor(Shape{scratch > 0 ? scratch : 1});
+  counters_ = zeros(Shape{int64_t(layers.size()) + 1}, DType::i32);
+}
+
+SpectralTables SpectralGroup::tables() const {
+  return {layers_.as<SpectralLayer>(), column_tiles_.as<SpectralTile>(), row_tiles_.as<SpectralTile>(), int32_t(weights_.size()),
+          n_column_tiles_,             n_row_tiles_,                     scratch_.f32(),                counters_.as<int32_t>()};
+}
+
+void SpectralGroup::release() {
+  for (SpectralWeight* w : weights_) w->normalised = Var();
+}
+
+void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors) {
+  if (weights_.empty()) return;
+  release();
+  const bool record = context().tape && !context().weights_frozen;
+  const bool iterate = context().training;
+  const Tensor packed(Shape{packed_count_}), sigma(Shape{int64_t(weights_.size())});
+  // u and v lie in one flat buffer, each at its own offset of it.
+  KILN_RUN(Work::reduction, spectral_normalise(stream, tables(), values.f32(), vectors.f32(), vectors.f32(), iterate, sigma.f32(),
+                                               packed.f32()));
+  for (size_t i = 0; i < weights_.size(); i++)
+    weights_[i]->normalised = Var(packed.slice(packed_offsets_[i], weights_[i]->weight.shape), record);
+  if (!record) return;
+
+  // The gradient belongs to the vectors of this forward: a later one will move them before our backward runs.
+  const Tensor saved(vectors.shape());
+  KILN_RUN(Work::pointwise, scale(stream, DType::f32, vectors.count(), 1.f, vectors.data(), saved.data()));
+  struct Step {
+    Tensor gradients;
+    std::vector<std::shared_ptr<Node>> nodes;
+  };
+  auto step = std::make_shared<Step>();
+  for (SpectralWeight* w : weights_) step->nodes.push_back(w->normalised.node);
+  context().tape->before_backward([this, step] {
+    step->gradients = Tensor(Shape{packed_count_});
+    for (size_t i = 0; i < weights_.size(); i++)
+      step->nodes[i]->set_slot(step->gradients.slice(packed_offsets_[i], weights_[i]->weight.shape));
+  });
+  context().tape->push([this, step, saved, sigma, values, grads] {
+    for (size_t i = 0; i < weights_.size(); i++) {
+      if (step->nodes[i]->has_gradient()) continue;  // a layer that took no part in the loss
+      const Tensor part = step->gradients.slice(packed_offsets_[i], weights_[i]->weight.shape);
+      KILN_RUN(Work::pointwise, fill(stream, DType::f32, part.count(), 0.f, part.data()));
+    }
+    KILN_RUN(Work::reduction, spectral_backward(stream, tables(), values.f32(), step->gradients.f32(), saved.f32(), saved.f32(),
+                                                sigma.f32(), grads.f32()));
+    for (auto& n : step->nodes) {
+      n->take();
+      n->set_slot(Tensor());
+    }
+  });
+}
+
+}  // namespace kiln

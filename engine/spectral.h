@@ -1,0 +1,57 @@
+// Spectral normalisation of a group of convolutions: the layer, and the group that prepares all its weights at once.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "engine/module.h"
+#include "engine/tape.h"
+#include "kernels/spectral.h"
+
+namespace kiln {
+
+/// A convolution weight [C_out, kh, kw, C_in] with its singular vectors. `normalised` is W / sigma, set by the group at the
+/// start of a forward. (Miyato et al. 2018; the semantics are kernels/spectral.h's.)
+struct SpectralWeight {
+  Param weight;
+  Buffer u, v;
+  Var normalised;
+
+  SpectralWeight() = default;
+  SpectralWeight(int64_t out, int64_t kh, int64_t kw, int64_t in, float init_std = 0.02f);
+  template <class F>
+  void visit(F&& f) {
+    f("weight", weight);
+    f("u", u);
+    f("v", v);
+  }
+};
+
+/// All spectral weights below a part of a network. The parts must be bound (ParameterSet) before and stay where they are.
+class SpectralGroup {
+ public:
+  SpectralGroup() = default;
+  template <class Part>
+  explicit SpectralGroup(Part& part) {
+    walk_parts<SpectralWeight>(part, "", [&](const std::string&, SpectralWeight& w) { weights_.push_back(&w); });
+    build();
+  }
+  /// values, grads: the flat buffers of the ParameterSet; vectors: its flat buffer of u and v. Sets every weight's
+  /// `normalised`; in training mode runs one power iteration. Records one entry, which turns the gradients of all the
+  /// normalised weights into gradients of the weights.
+  void prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors);
+  /// Drops the normalised weights (their memory).
+  void release();
+  size_t size() const { return weights_.size(); }
+
+ private:
+  void build();
+  SpectralTables tables() const;
+
+  std::vector<SpectralWeight*> weights_;
+  std::vector<int64_t> packed_offsets_;
+  int64_t packed_count_ = 0;
+  int n_column_tiles_ = 0, n_row_tiles_ = 0;
+  Tensor layers_, column_tiles_, row_tiles_, scratch_, counters_;
+};
+
+}  // namespace kiln

@@ -1,0 +1,11 @@
+// Nearest 2x upsampling followed by a 3x3 convolution (padding 1) is one 4x4 transposed convolution of stride 2, padding 1,
+// with box-summed weights: along each axis K = (w2, w1 + w2, w0 + w1, w0). 16 products in place of 36, and the upsampled
+// picture is never stored. Equal to rounding.
+#pragma once
+#include "kernels/exec/api.h"
+
+KILN_KERNEL_API(
+    /// w [o, 3, 3, i] -> k [o, 4, 4, i].
+    void upsample_fold(Stream stream, int o, int i, const float* w, float* k);
+    /// The adjoint: dw [o, 3, 3, i] from dk [o, 4, 4, i].
+    void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw);)

@@ -1,0 +1,166 @@
+#include "kernels/resize.h"
+
+#include "kernels/exec/primitives.h"
+
+namespace kiln::KILN_EXEC {
+namespace {
+
+struct Pixel {
+  int64_t n;
+  int i, j;
+};
+/// Row r of a [n, h, w] picture stack.
+KILN_HD Pixel pixel(int64_t r, int h, int w) {
+  const int64_t line = r / w;
+  return {line / h, int(line % h), int(r % w)};
+}
+
+template <class T>
+struct NearestForward {
+  ResizeShape s;
+  const T* x;
+  T* y;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const int i = int(int64_t(o.i) * s.h / s.out_h), j = int(int64_t(o.j) * s.w / s.out_w);
+    store<P>(y + r * s.c + c, load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c));
+  }
+};
+
+/// First output index that reads input index i or a later one: ceil(i * out / in).
+KILN_HD int first_reader(int i, int in, int out) { return int((int64_t(i) * out + in - 1) / in); }
+
+template <class T>
+struct NearestBackward {
+  ResizeShape s;
+  const T* dy;
+  T* dx;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel p = pixel(r, s.h, s.w);
+    const int i0 = first_reader(p.i, s.h, s.out_h), i1 = first_reader(p.i + 1, s.h, s.out_h);
+    const int j0 = first_reader(p.j, s.w, s.out_w), j1 = first_reader(p.j + 1, s.w, s.out_w);
+    Pack<P> acc(0.f);
+    for (int i = i0; i < i1; i++)
+      for (int j = j0; j < j1; j++) acc += load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c);
+    store<P>(dx + r * s.c + c, acc);
+  }
+};
+
+/// The window of input indices that output index o averages: [begin, end).
+KILN_HD int window_begin(int o, int in, int out) { return int(int64_t(o) * in / out); }
+KILN_HD int window_end(int o, int in, int out) { return int((int64_t(o + 1) * in + out - 1) / out); }
+
+template <class T>
+struct AreaForward {
+  ResizeShape s;
+  const T* x;
+  T* y;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const int i0 = window_begin(o.i, s.h, s.out_h), i1 = window_end(o.i, s.h, s.out_h);
+    const int j0 = window_begin(o.j, s.w, s.out_w), j1 = window_end(o.j, s.w, s.out_w);
+    Pack<P> acc(0.f);
+    for (int i = i0; i < i1; i++)
+      for (int j = j0; j < j1; j++) acc += load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c);
+    store<P>(y + r * s.c + c, acc * (1.0f / float((i1 - i0) * (j1 - j0))));
+  }
+};
+
+template <class T>
+struct AreaBackward {
+  ResizeShape s;
+  const T* dy;
+  T* dx;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel p = pixel(r, s.h, s.w);
+    // Windows may overlap by one where the sizes do not divide: walk back to the first one that still holds this pixel.
+    int i0 = int(int64_t(p.i) * s.out_h / s.h), j0 = int(int64_t(p.j) * s.out_w / s.w);
+    while (i0 > 0 && window_end(i0 - 1, s.h, s.out_h) > p.i) i0--;
+    while (j0 > 0 && window_end(j0 - 1, s.w, s.out_w) > p.j) j0--;
+    Pack<P> acc(0.f);
+    for (int i = i0; i < s.out_h && window_begin(i, s.h, s.out_h) <= p.i; i++)
+      for (int j = j0; j < s.out_w && window_begin(j, s.w, s.out_w) <= p.j; j++) {
+        const int area = (window_end(i, s.h, s.out_h) - window_begin(i, s.h, s.out_h)) *
+                         (window_end(j, s.w, s.out_w) - window_begin(j, s.w, s.out_w));
+        acc += load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c) * (1.0f / float(area));
+      }
+    store<P>(dx + r * s.c + c, acc);
+  }
+};
+
+template <class T>
+struct CropForward {
+  ResizeShape s;
+  const int32_t* corner;
+  const T* x;
+  T* y;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const int i = o.i + (*corner / 2) * (s.h - s.out_h), j = o.j + (*corner % 2) * (s.w - s.out_w);
+    store<P>(y + r * s.c + c, load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c));
+  }
+};
+
+template <class T>
+struct CropBackward {
+  ResizeShape s;
+  const int32_t* corner;
+  const T* dy;
+  T* dx;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel p = pixel(r, s.h, s.w);
+    const int i = p.i - (*corner / 2) * (s.h - s.out_h), j = p.j - (*corner % 2) * (s.w - s.out_w);
+    Pack<P> v(0.f);
+    if (i >= 0 && i < s.out_h && j >= 0 && j < s.out_w) v = load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c);
+    store<P>(dx + r * s.c + c, v);
+  }
+};
+
+struct CornerFromUniform {
+  const float* u;
+  int32_t* corner;
+  KILN_HD void operator()(int64_t) const {
+    const int q = int(u[0] * 4.0f);
+    *corner = q < 3 ? q : 3;
+  }
+};
+
+}  // namespace
+
+void nearest_forward(Stream stream, DType t, const ResizeShape& s, const void* x, void* y) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.out_h * s.out_w, s.c, NearestForward<T>{s, (const T*)x, (T*)y});
+  });
+}
+void nearest_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx) {
+  with_dtype(t, [&]<class T>() { map_rows<T>(stream, s.n * s.h * s.w, s.c, NearestBackward<T>{s, (const T*)dy, (T*)dx}); });
+}
+void area_forward(Stream stream, DType t, const ResizeShape& s, const void* x, void* y) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.out_h * s.out_w, s.c, AreaForward<T>{s, (const T*)x, (T*)y});
+  });
+}
+void area_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx) {
+  with_dtype(t, [&]<class T>() { map_rows<T>(stream, s.n * s.h * s.w, s.c, AreaBackward<T>{s, (const T*)dy, (T*)dx}); });
+}
+void corner_crop_forward(Stream stream, DType t, const ResizeShape& s, const int32_t* corner, const void* x, void* y) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.out_h * s.out_w, s.c, CropForward<T>{s, corner, (const T*)x, (T*)y});
+  });
+}
+void corner_crop_backward(Stream stream, DType t, const ResizeShape& s, const int32_t* corner, const void* dy, void* dx) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.h * s.w, s.c, CropBackward<T>{s, corner, (const T*)dy, (T*)dx});
+  });
+}
+void corner_from_uniform(Stream stream, const float* u, int32_t* corner) {
+  map_each(stream, 1, CornerFromUniform{u, corner});
+}
+
+}  // namespace kiln::KILN_EXEC

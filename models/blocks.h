@@ -1,0 +1,28 @@
+// Layers that the model families share.
+#pragma once
+#include <string>
+
+#include "engine/ops.h"
+
+namespace kiln {
+
+/// A spectrally normalised convolution without bias. Its group (SpectralGroup) must have prepared the weights.
+struct SpectralConv {
+  SpectralWeight w;
+  int stride = 1, pad = 0;
+
+  SpectralConv() = default;
+  SpectralConv(int64_t in, int64_t out, int kernel, int conv_stride, int conv_pad)
+      : w(out, kernel, kernel, in), stride(conv_stride), pad(conv_pad) {}
+  Var operator()(const Var& x) const { return conv2d(x, w.normalised, stride, pad); }
+  /// Nearest 2x upsampling, then this 3x3 convolution, in one.
+  Var upsampled(const Var& x, bool fold) const {
+    return fold ? upsample_conv3x3(x, w.normalised) : conv2d(upsample2x(x), w.normalised, 1, 1);
+  }
+  template <class F>
+  void visit(F&& f) {
+    f("", w);
+  }
+};
+
+}  // namespace kiln

@@ -1,0 +1,150 @@
+// FastGAN's run options: their JSON form and their limits.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "models/fastgan_run.h"
+
+namespace kiln::fastgan {
+
+using nlohmann::json;
+
+AugmentPolicy augment_policy(const std::string& text) {
+  AugmentPolicy p{false, false, false};
+  if (text == "none") return p;
+  size_t at = 0;
+  while (at <= text.size()) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string word = text.substr(at, comma - at);
+    if (word == "color")
+      p.color = true;
+    else if (word == "translation")
+      p.translation = true;
+    else if (word == "cutout")
+      p.cutout = true;
+    else
+      fail("--augment {}: '{}' is not known; use none, or some of color,translation,cutout", text, word);
+    at = comma + 1;
+  }
+  return p;
+}
+
+std::string to_json(const RunOptions& o, bool with_paths) {
+  json j;
+  const Config& n = o.network;
+  j["model"] = "fastgan";
+  j["size"] = n.size;
+  j["ngf"] = n.ngf;
+  j["ndf"] = n.ndf;
+  j["nz"] = n.nz;
+  j["tanh"] = n.tanh;
+  j["noise"] = n.noise;
+  j["sle_64"] = n.sle_64;
+  j["d_gates"] = n.d_gates;
+  j["sle_leaky"] = n.sle_leaky;
+  j["fold_upsample"] = n.fold_upsample;
+  const TrainOptions& t = o.train;
+  j["lr"] = t.adam.lr;
+  j["beta1"] = t.adam.beta1;
+  j["beta2"] = t.adam.beta2;
+  j["ema_decay"] = t.ema.decay;
+  j["ema_warmup"] = t.ema.warm_up;
+  j["margin_low"] = t.margin_low;
+  j["recon"] = t.recon_power == 2 ? "mse" : "l1";
+  j["recon_weight"] = t.recon_weight;
+  j["augment"] = o.augment;
+  j["batch"] = o.batch;
+  j["flip"] = o.flip;
+  j["seed"] = o.seed;
+  j["fit"] = fit_name(o.fit);
+  j["background"] = {o.background.r, o.background.g, o.background.b};
+  if (with_paths) {
+    j["data"] = o.data.string();
+    j["steps"] = o.steps;
+    j["log_every"] = o.log_every;
+    j["sample_every"] = o.sample_every;
+    j["metric_every"] = o.metric_every;
+    j["checkpoint_every"] = o.checkpoint_every;
+    j["keep"] = o.keep;
+    j["grid"] = o.grid;
+    j["device"] = name_of(o.device);
+  }
+  return j.dump(2);
+}
+
+RunOptions from_json(const std::string& text, const std::string& source) {
+  try {
+    const json j = json::parse(text);
+    if (j.at("model") != "fastgan")
+      fail("{}: is of the model '{}', not of fastgan; use that model's program", source, j.at("model").get<std::string>());
+    RunOptions o;
+    Config& n = o.network;
+    n.size = j.at("size");
+    n.ngf = j.at("ngf");
+    n.ndf = j.at("ndf");
+    n.nz = j.at("nz");
+    n.tanh = j.at("tanh");
+    n.noise = j.at("noise");
+    n.sle_64 = j.at("sle_64");
+    n.d_gates = j.at("d_gates");
+    n.sle_leaky = j.at("sle_leaky");
+    n.fold_upsample = j.at("fold_upsample");
+    TrainOptions& t = o.train;
+    t.adam.lr = j.at("lr");
+    t.adam.beta1 = j.at("beta1");
+    t.adam.beta2 = j.at("beta2");
+    t.ema.decay = j.at("ema_decay");
+    t.ema.warm_up = j.at("ema_warmup");
+    t.margin_low = j.at("margin_low");
+    t.recon_power = j.at("recon") == "mse" ? 2 : 1;
+    t.recon_weight = j.at("recon_weight");
+    o.augment = j.at("augment");
+    t.augment = augment_policy(o.augment);
+    o.batch = j.at("batch");
+    o.flip = j.at("flip");
+    o.seed = j.at("seed");
+    o.fit = fit_from_name(j.at("fit").get<std::string>());
+    o.background = {j.at("background")[0], j.at("background")[1], j.at("background")[2]};
+    if (j.contains("data")) {
+      o.data = j.at("data").get<std::string>();
+      o.steps = j.at("steps");
+      o.log_every = j.at("log_every");
+      o.sample_every = j.at("sample_every");
+      o.metric_every = j.at("metric_every");
+      o.checkpoint_every = j.at("checkpoint_every");
+      o.keep = j.at("keep");
+      o.grid = j.at("grid");
+      o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
+    }
+    return o;
+  } catch (const json::exception& e) {
+    fail("{}: its configuration cannot be read ({}); was it written by another version of kiln?", source, e.what());
+  }
+}
+
+void check(const RunOptions& o) {
+  check(o.network);
+  const auto range = [](const char* flag, double value, double low, double high) {
+    if (!(value >= low && value <= high)) fail("{} {}: the value must be from {} to {}", flag, value, low, high);
+  };
+  range("--batch", o.batch, 1, 4096);
+  range("--steps", double(o.steps), 1, 1e9);
+  range("--minutes", o.minutes, 0, 1e7);
+  range("--flip", o.flip, 0, 1);
+  range("--lr", double(o.train.adam.lr), 1e-9, 1);
+  range("--beta1", double(o.train.adam.beta1), 0, 0.9999);
+  range("--beta2", double(o.train.adam.beta2), 0, 0.999999);
+  range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
+  range("--margin-low", double(o.train.margin_low), 0, 1);
+  range("--recon-weight", double(o.train.recon_weight), 0, 1e6);
+  range("--log-every", double(o.log_every), 1, 1e9);
+  range("--sample-every", double(o.sample_every), 0, 1e9);
+  range("--metric-every", double(o.metric_every), 0, 1e9);
+  range("--checkpoint-every", double(o.checkpoint_every), 1, 1e9);
+  range("--keep", o.keep, 0, 1e6);
+  range("--grid", o.grid, 1, 64);
+  range("--threads", o.threads, 0, 4096);
+  range("--memory", o.memory_gb, 0, 1e5);
+}
+
+}  // namespace kiln::fastgan

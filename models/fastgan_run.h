@@ -1,0 +1,66 @@
+// A whole FastGAN training run: pictures in, a run directory out. What apps/fastgan_train does, as a function.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "engine/picture.h"
+#include "models/fastgan_training.h"
+
+namespace kiln::fastgan {
+
+struct RunOptions {
+  // Data
+  std::filesystem::path data;
+  Fit fit = Fit::crop;
+  Rgb background;
+  bool strict = false, cache = true;
+  // Network and training
+  Config network;
+  TrainOptions train;
+  std::string augment = "color,translation";  // train.augment as text
+  int batch = 8;
+  double flip = 0.5;  // probability of a horizontal mirror
+  int64_t steps = 50000;
+  double minutes = 0;  // stop by the clock; 0: never
+  uint64_t seed = 0;
+  // Output
+  std::filesystem::path out;
+  bool resume = false;
+  std::filesystem::path resume_file;
+  int64_t log_every = 20, sample_every = 500, metric_every = 500, checkpoint_every = 1000;
+  int keep = 3;
+  int grid = 6;  // sample grids show grid x grid pictures
+  // Machine
+  Device device = Device::cpu;
+  int threads = 0;
+  double memory_gb = 0;  // of tensors; 0: no limit
+  bool profile = false;
+};
+
+/// color, translation, cutout, separated by commas, or none. Throws kiln::Error for any other word.
+AugmentPolicy augment_policy(const std::string& text);
+
+/// The options that make a run what it is, as one JSON object: written to config.json and into every checkpoint (there
+/// without paths). from_json throws kiln::Error where a key is missing or of the wrong type; `source` is named in it.
+std::string to_json(const RunOptions& o, bool with_paths);
+RunOptions from_json(const std::string& text, const std::string& source);
+
+/// Throws kiln::Error naming the flag and the remedy if a value is out of range.
+void check(const RunOptions& o);
+
+struct RunResult {
+  int64_t step = 0;                   // the last one done
+  double distance = 0, baseline = 0;  // sliced Wasserstein x 1e3 of the last measurement, and of real against real
+  std::filesystem::path grid, checkpoint;
+  size_t peak_bytes = 0;
+};
+
+/// Trains. Prints progress to standard output. Needs no current context: it makes its own. Throws kiln::Error.
+RunResult train(const RunOptions& o);
+
+/// Prints the table of parameters and the memory that the run will need, without allocating or computing anything of it.
+void dry_run(const RunOptions& o);
+
+}  // namespace kiln::fastgan

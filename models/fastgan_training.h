@@ -1,0 +1,62 @@
+// FastGAN's training iteration, and sampling from the averaged generator.
+#pragma once
+#include <memory>
+
+#include "models/fastgan.h"
+
+namespace kiln::fastgan {
+
+struct TrainOptions {
+  AdamOptions adam{2e-4f, 0.5f, 0.999f, 1e-8f};
+  EmaOptions ema{0.999f, true};
+  AugmentPolicy augment{true, true, false};
+  float margin_low = 0.8f;  // hinge margins are drawn from [margin_low, 1); 1 gives the paper's constant margin
+  int recon_power = 2;      // 2: mean squared error, 1: mean absolute error
+  float recon_weight = 1;   // times (mean over a picture, summed over the batch and the three reconstructions)
+};
+
+/// What an iteration reports. Single numbers in device memory: reading one waits for the device.
+struct Losses {
+  Tensor d_real, d_fake, g;                 // hinge losses of D, -mean logit of G
+  Tensor recon_all, recon_small, recon_part;  // before the weight
+  Tensor logit_real, logit_fake;            // mean logits
+};
+
+/// Pictures to look at: the augmented real ones and what the decoders made of them.
+struct ReconstructionSheet {
+  Tensor real, all, small, part, part_target;  // [n, S, S, 3]
+};
+
+/// Both networks with everything that training needs. Not copyable: the parts point at each other.
+class Model {
+ public:
+  /// Needs a current context; uninitialised until initialise() or a checkpoint is loaded.
+  explicit Model(const Config& c);
+  Model(const Model&) = delete;
+
+  /// Draws all weights from the random source (sites "init.G....", "init.D...."); the average starts as a copy.
+  void initialise(RandomSource& random);
+
+  /// One iteration on a batch of real pictures [n, R, R, 3] that are already augmented, in the order of the published loop:
+  /// fakes; D on reals with reconstructions; D on the detached fakes; Adam for D; G through the updated D; Adam for G and its
+  /// average. Random numbers come from context().random: sites "z", "noise.*", "augment.fake.big", "augment.fake.small",
+  /// "part", "margin.real.big", "margin.real.small", "margin.fake.big", "margin.fake.small".
+  Losses iteration(const Tensor& real, const TrainOptions& o);
+
+  /// Reconstructions of a batch by the live D in evaluation mode.
+  ReconstructionSheet reconstruct(const Tensor& real);
+
+  /// Pictures of the averaged generator, in evaluation mode, from z [n, nz]: the big ones [n, R, R, 3], not clamped. Noise is
+  /// context().random's.
+  Tensor sample(const Tensor& z);
+
+  const Config config;
+  Generator g, g_average;
+  Discriminator d;
+  ParameterSet g_params, average_params, d_params;
+
+ private:
+  SpectralGroup g_spectral_, average_spectral_, d_spectral_, decoder_spectral_;
+};
+
+}  // namespace kiln::fastgan
