@@ -20,6 +20,7 @@ struct Flags {
 
 /// All flags, bound to f. The same set is parsed twice for a resumed run: over the defaults, then over its own configuration.
 void add_flags(CLI::App& app, Flags& f) {
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // a flag given twice: the last one counts
   RunOptions& o = f.run;
   const auto group = [&](const char* name) {
     return [&app, name](CLI::Option* option) { return option->group(name); };

@@ -103,9 +103,12 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
   });
   context().tape->push([this, step, saved, sigma, values, grads] {
     for (size_t i = 0; i < weights_.size(); i++) {
-      if (step->nodes[i]->has_gradient()) continue;  // a layer that took no part in the loss
       const Tensor part = step->gradients.slice(packed_offsets_[i], weights_[i]->weight.shape);
-      KILN_RUN(Work::pointwise, fill(stream, DType::f32, part.count(), 0.f, part.data()));
+      const Tensor& gradient = step->nodes[i]->gradient();
+      if (!gradient)  // a layer that took no part in the loss
+        KILN_RUN(Work::pointwise, fill(stream, DType::f32, part.count(), 0.f, part.data()));
+      else if (gradient.data() != part.data())  // from an op that has no use for Node::target
+        KILN_RUN(Work::pointwise, scale(stream, DType::f32, part.count(), 1.f, gradient.data(), part.data()));
     }
     KILN_RUN(Work::reduction, spectral_backward(stream, tables(), values.f32(), step->gradients.f32(), saved.f32(), saved.f32(),
                                                 sigma.f32(), grads.f32()));

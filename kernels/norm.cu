@@ -2,6 +2,7 @@
 
 #include "kernels/activation_math.h"
 #include "kernels/exec/primitives.h"
+#include "kernels/pointwise.h"
 
 namespace kiln::KILN_EXEC {
 namespace {
@@ -292,6 +293,7 @@ void norm_backward(Stream stream, DType t, int64_t rows, int c, const void* x, c
   // The sums are needed for dx in training, and for the parameters' gradients; in evaluation with neither they are not.
   const bool need_sums = training || dgamma || dbeta || dnoise_weight;
   const float inv_rows = training ? 1.0f / float(rows) : 0.0f;
+  if (!need_sums) fill(stream, DType::f32, 2 * c, 0.f, scratch);  // read all the same, times zero: not a NaN
   with_dtype(t, [&]<class T>() {
     with_noise(fusion.noise, [&]<bool Noisy>() {
       const Input<T, Noisy> in{c, (const T*)x, fusion.noise, fusion.noise_weight};

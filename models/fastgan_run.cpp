@@ -56,7 +56,7 @@ class Run {
   void write_grid();
   void write_reconstructions();
   void measure();
-  void report(const Losses& losses, bool log_now);
+  void report(const Losses& losses, bool log_now, bool important);
 
   const RunOptions o_;
   Context context_;
@@ -236,7 +236,7 @@ void Run::measure() {
   directory_->log(j.dump());
 }
 
-void Run::report(const Losses& l, bool log_now) {
+void Run::report(const Losses& l, bool log_now, bool important) {
   const double now = seconds_training_;
   if (now > last_report_) images_per_second_ = double((step_ - last_report_step_) * o_.batch) / (now - last_report_);
   last_report_ = now;
@@ -261,7 +261,7 @@ void Run::report(const Losses& l, bool log_now) {
                                  step_, o_.steps, images_per_second_, duration_text(eta), lr, lf, dr, df, g, ra, rs, rp);
   if (measured_step_ >= 0) text += fmt::format("  SWD {:.1f} (real {:.1f})", distance_, reference_->baseline().mean);
   text += fmt::format("  mem {} MB", memory >> 20);
-  line_.show(text);
+  line_.show(text, important);
 }
 
 RunResult Run::train() {
@@ -300,7 +300,7 @@ RunResult Run::train() {
   double last_shown = -1e9;
   bool stop = false;
   int64_t saved_step = -1, grid_step = -1;
-  while (!stop && step_ < o_.steps) {
+  while (!stop) {
     const Stopwatch watch;
     random_->set_step(uint64_t(step_));
     upload_batch(step_);
@@ -308,12 +308,13 @@ RunResult Run::train() {
     const Losses losses = model_->iteration(real, o_.train);
     step_++;
     seconds_training_ += watch.seconds();
-    stop = interrupted() || (o_.minutes > 0 && clock_.seconds() > o_.minutes * 60);
+    stop = interrupted() || (o_.minutes > 0 && clock_.seconds() > o_.minutes * 60) || step_ == o_.steps;
+    const bool measured = due(o_.metric_every) && reference_;
+    if (measured) measure();
     if (due(o_.log_every) || clock_.seconds() - last_shown > 1 || stop) {
-      report(losses, due(o_.log_every));
+      report(losses, due(o_.log_every), measured || stop);
       last_shown = clock_.seconds();
     }
-    if (due(o_.metric_every) && reference_) measure();
     if (due(o_.sample_every)) {
       write_grid();
       write_reconstructions();

@@ -20,9 +20,10 @@
 namespace kiln::cpu::executor {
 
 inline constexpr unsigned kWarp = 32;
-inline constexpr std::size_t kSharedBytes = 48 << 10;  // without permission, on every card
-inline constexpr std::size_t kSharedOptIn = 64
-                                            << 10;  // with permission, on the smallest card that kiln runs on (Turing)
+// A block's shared memory, at most: on every card; and with permission, on the smallest card that kiln runs on
+// (Turing).
+inline constexpr std::size_t kSharedBytes = 48 << 10;
+inline constexpr std::size_t kSharedOptIn = 64 << 10;
 inline constexpr std::uint64_t kPoison = ~std::uint64_t{0};
 inline constexpr int kPoisonByte = 0xff;  // a float or double of these bytes is a NaN, an int is -1
 

@@ -52,33 +52,41 @@ KILN_HALF_FN std::uint32_t as_bits(float value) {
   return bits;
 }
 
+/// A mask, for selecting without a branch: one that a compiler makes of `?:` around a float operation stays a branch,
+/// because the operation might raise a floating point exception.
+KILN_HALF_FN std::uint32_t all_ones_if(bool condition) { return 0u - static_cast<std::uint32_t>(condition); }
+
 // The host's conversions are straight-line integer and float code with selects in place of branches: compilers turn a
 // loop over them into full-width vector code. The scalar F16C instructions would be shorter, but no compiler of today
 // vectorises a loop over those intrinsics.
 KILN_HALF_FN float half_to_float(std::uint16_t half) {
-  const std::uint32_t magnitude = std::uint32_t(half & 0x7fffu) << 13;
-  const std::uint32_t sign = std::uint32_t(half & 0x8000u) << 16;
-  // Read as a float, the magnitude is 2^112 times too small, subnormals included: one exact product repairs both.
-  const std::uint32_t finite = as_bits(as_float(magnitude) * 0x1p112f);
-  const std::uint32_t special = magnitude | 0x7f800000u;  // infinity and NaN: the fraction stays, the exponent is full
-  return as_float(sign | (magnitude >= 0x0f800000u ? special : finite));
+  const std::int32_t magnitude = (half & 0x7fff) << 13;
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000) << 16;
+  // Read as a float, the magnitude is 2^112 times too small, subnormals included: one exact product repairs both. For
+  // infinities and NaNs the exponent is still not full then; the fraction is right.
+  const std::uint32_t scaled = as_bits(as_float(static_cast<std::uint32_t>(magnitude)) * 0x1p112f);
+  return as_float(sign | scaled | (all_ones_if(magnitude >= 0x0f800000) & 0x7f800000u));
 }
 
 KILN_HALF_FN std::uint16_t float_to_half(float value) {
   const std::uint32_t bits = as_bits(value);
-  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const std::int32_t magnitude = static_cast<std::int32_t>(bits & 0x7fffffffu);
   const std::uint32_t sign = (bits >> 16) & 0x8000u;
   // Normal results: move the exponent's bias from 127 to 15, add half a unit in the last place (a little less when the
   // last bit is even) and let the carry run into the exponent: 65520 and more become infinity that way.
-  const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  const std::uint32_t normal =
+      (static_cast<std::uint32_t>(magnitude) - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
   // Subnormal results: adding 0.5 puts the value's last kept bit, 2^-24, at the end of a float's fraction, so that the
   // float adder itself rounds to nearest even.
-  const std::uint32_t subnormal = as_bits(as_float(magnitude) + 0.5f) - 0x3f000000u;
-  const std::uint32_t nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
-  std::uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
-  half = magnitude >= (143u << 23) ? 0x7c00u : half;
-  half = magnitude > 0x7f800000u ? nan : half;
-  return std::uint16_t(sign | half);
+  const std::uint32_t subnormal = as_bits(as_float(static_cast<std::uint32_t>(magnitude)) + 0.5f) - 0x3f000000u;
+  const std::uint32_t nan = 0x7e00u | ((bits >> 13) & 0x3ffu);
+  const std::uint32_t small = all_ones_if(magnitude < (113 << 23));
+  const std::uint32_t large = all_ones_if(magnitude >= (143 << 23));
+  const std::uint32_t not_a_number = all_ones_if(magnitude > 0x7f800000);
+  std::uint32_t half = (subnormal & small) | (normal & ~small);
+  half = (0x7c00u & large) | (half & ~large);
+  half = (nan & not_a_number) | (half & ~not_a_number);
+  return static_cast<std::uint16_t>(sign | half);
 }
 
 KILN_HALF_FN float bf16_to_float(std::uint16_t bf16) { return as_float(std::uint32_t(bf16) << 16); }

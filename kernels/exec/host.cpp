@@ -3,9 +3,9 @@
 // One OS thread runs one block at a time. The threads of the block run one after the other on the OS thread's own
 // stack, as a plain loop, until one of them must wait: at a barrier, or at a warp operation whose other lanes are not
 // here yet. Its stack then stays as it is, and the loop goes on with the next thread on a fiber: a stack of its own. So
-// a kernel without barriers costs a function call per thread, and a block of n threads that meet at a barrier uses n -
-// 1 fibers. Fibers are kept and used again by later blocks and launches of the same OS thread; they never move to
-// another one.
+// a kernel without barriers costs a function call per thread, and a block whose threads all meet at a barrier uses one
+// fiber less than it has threads. Fibers are kept for later blocks and launches of the same OS thread, and never move
+// to another one.
 //
 // A stack that cannot go on (its thread waits, or has finished) picks its successor itself and switches to it directly:
 // there is no scheduler between them. Threads that were woken go first, then threads that have not started: one warp
@@ -151,12 +151,17 @@ Block& block_of_this_thread() {
 }
 
 void Block::work(Grid& grid) {
-  prepare(grid);
-  while (!grid.stop.load(std::memory_order_relaxed)) {
-    const std::uint64_t turn = grid.next.fetch_add(1, std::memory_order_relaxed);
-    if (turn >= grid.blocks) break;
-    run(turn);
-    if (error_) grid.fail(turn, std::exchange(error_, nullptr));
+  std::uint64_t turn = 0;
+  try {
+    prepare(grid);
+    while (!grid.stop.load(std::memory_order_relaxed)) {
+      turn = grid.next.fetch_add(1, std::memory_order_relaxed);
+      if (turn >= grid.blocks) break;
+      run(turn);
+      if (error_) grid.fail(turn, std::exchange(error_, nullptr));
+    }
+  } catch (...) {  // no memory
+    grid.fail(turn, std::current_exception());
   }
   acquire(&end_tag_);
   shared_.clear();
@@ -195,8 +200,8 @@ void Block::prepare(Grid& grid) {
     if (grid.order > 0)
       std::stable_sort(by_warp_.begin(), by_warp_.end(), [](unsigned a, unsigned b) { return a / kWarp < b / kWarp; });
   }
-  // Under ThreadSanitizer every thread has a stack of its own, and another one in the next block: stacks are memory, too.
-  // They are made here, because a fiber knows all that was done before by the thread that has made it.
+  // Under ThreadSanitizer every thread has a stack of its own, and another one in the next block: stacks are memory,
+  // too. They are made here, because a fiber knows all that was done before by the thread that has made it.
   if (kRaceCheck)
     while (fibers_.size() < 2 * size_) fibers_.push_back(std::make_unique<Fiber>(fiber_entry));
   if (grid.at.smem > 0) dynamic_ = Shared(nullptr, grid.at.smem, 16);
@@ -356,6 +361,7 @@ void Block::abandon(std::exception_ptr why) {
 // ---- Barriers and warp operations -----------------------------------------------------------------------------------
 
 void Block::barrier(Site site) {
+  if (abandoned_) throw Abandoned{};  // the kernel has caught it and gone on
   Thread& thread = *current_;
   if (at_barrier_ > 0 && !same(site, barrier_first_->site))
     fault(site, "divergent barrier: this thread is at a __syncthreads, thread ", barrier_first_->index,
@@ -399,6 +405,7 @@ void Block::warp_sync(unsigned mask, Site site) {
 }
 
 std::uint64_t Block::warp_operation(Wait kind, unsigned mask, std::uint64_t value, unsigned source, Site site) {
+  if (abandoned_) throw Abandoned{};
   Thread& thread = *current_;
   const unsigned lane = thread.flat % kWarp;
   const unsigned base = thread.flat - lane;

@@ -9,6 +9,10 @@
 // after `using namespace kiln::cpu;`, and compiles the .cu files with -x c++ -std=c++20 -fno-strict-aliasing.
 #pragma once
 
+#if defined(__CUDA_RUNTIME_H__)
+#error "host.h and the CUDA headers define the same words: include kernels/exec/ in .cu files only"
+#endif
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

@@ -30,7 +30,7 @@ hash.safetensors holds a few values of each rule, to debug against.
 --------
     convolution weight            4 * (2U-1)
     batch norm weight             0.5 + 0.0625 * (2U-1)
-    batch norm bias               0.125 * (2U-1); but in D outside the decoders 0.25 * (2U-1) + 1.25, or - 1.25 where 2U-1 < 0
+    batch norm bias               0.125 * (2U-1); but in D outside the decoders 0.25 * (2U-1) + 0.75, or - 0.75 where 2U-1 < 0
     noise weight                  0.125 * (2U-1)
     running_mean, running_var     0, 1
     u, v                          2U-1, divided by its length in float64, rounded to float32
@@ -44,7 +44,7 @@ Both floors are taken in float64.  Augmentation draws are [B], all others have t
 Why these numbers: W/sigma does not depend on the scale of W, but Adam's steps and the flips of sign that rounding causes in them
 are small beside large weights.  With gains of 0.5 G's gates stay nearly linear, where gains of 1 give pictures whose extremes
 are 20 standard deviations out and lose a digit in float32.  And D's large biases keep its values away from LeakyReLU's kink,
-where rounding decides between two gradients: few channels cross it, half of them lie on either side.
+where rounding decides between two gradients: half of its channels lie mostly above it, half mostly below.
 
 4. What is stored
 -----------------
@@ -143,7 +143,7 @@ def initial(name, shape):
         return F32(0.5) + F32(0.0625) * signed(name, shape)
     if owner.startswith("bn") and name.startswith("D.") and not name.startswith("D.decoder"):
         s = signed(name, shape)
-        return F32(0.25) * s + np.where(s < 0, F32(-1.25), F32(1.25))
+        return F32(0.25) * s + np.where(s < 0, F32(-0.75), F32(0.75))
     if owner.startswith(("bn", "noise")):
         return F32(0.125) * signed(name, shape)
     return F32(4) * signed(name, shape)

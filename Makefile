@@ -1,0 +1,39 @@
+# The front door. `make help` lists the targets.
+BUILD ?= build
+JOBS  ?= $(shell nproc)
+CMAKE_FLAGS ?=
+GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
+DEMO_MINUTES ?= 5
+
+.PHONY: all demo test sanitize configure packages format clean help
+
+all: configure ## build the programs into this folder
+	@cmake --build $(BUILD) -j $(JOBS) --target fastgan_train emoji_faces
+
+configure: packages
+	@cmake -S . -B $(BUILD) $(GENERATOR) $(CMAKE_FLAGS) | grep -E 'kiln:|Error|error' || true
+	@test -f $(BUILD)/CMakeCache.txt
+
+packages: ## install what is missing from the distribution (or print the line to run)
+	@scripts/install_packages.sh
+
+demo: ## install, build, get sample pictures, train five minutes, show where the results are
+	@scripts/demo.sh $(DEMO_MINUTES)
+
+test: configure ## build and run every test
+	@cmake --build $(BUILD) -j $(JOBS)
+	@cd $(BUILD) && ctest --output-on-failure
+
+sanitize: packages ## the executor's and kernels' tests under AddressSanitizer and UBSan
+	@cmake -S . -B $(BUILD)-asan $(GENERATOR) -DKILN_SANITIZE=address -DKILN_CUDA=OFF -DKILN_BIN=$(CURDIR)/$(BUILD)-asan/bin -DCMAKE_BUILD_TYPE=Sanitize | grep -E 'Error|error' || true
+	@cmake --build $(BUILD)-asan -j $(JOBS) --target sanitized_tests
+	@cd $(BUILD)-asan && ctest --output-on-failure -L sanitize
+
+format: ## clang-format over all sources
+	@git ls-files '*.h' '*.cpp' '*.cu' | xargs clang-format -i
+
+clean: ## remove the builds
+	@rm -rf $(BUILD) $(BUILD)-asan
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
