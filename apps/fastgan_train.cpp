@@ -50,6 +50,7 @@ void add_flags(CLI::App& app, Flags& f) {
   output(app.add_flag("--profile", o.profile, "print where the time went"));
   const auto training = group("Training");
   training(app.add_option("--batch", o.batch, "pictures a step")->capture_default_str());
+  training(app.add_option("--accumulate", o.accumulate, "compute the batch in this many parts: less memory, slower")->capture_default_str());
   training(app.add_option("--lr", o.train.adam.lr, "learning rate of both networks")->capture_default_str());
   training(app.add_option("--beta1", o.train.adam.beta1, "Adam's first decay")->capture_default_str());
   training(app.add_option("--beta2", o.train.adam.beta2, "Adam's second decay")->capture_default_str());

@@ -99,6 +99,9 @@ Var generator_loss(const Var& logits);
 /// Sum over pictures of the mean over a picture of |x - target|^power, power 1 (L1) or 2 (MSE).
 Var difference_loss(const Var& x, const Tensor& target, int power);
 
+/// sum += factor * x, for single numbers that are reported; an empty sum starts at 0.
+void add_scaled(Tensor& sum, const Tensor& x, float factor);
+
 // ---- augmentation (ops_augment.cpp) ---------------------------------------------------------------------------------
 
 /// DiffAugment of pictures [n, h, w, 3] (kernels/augment.h); uniforms [n, 7].

@@ -1,6 +1,7 @@
 #include "engine/error.h"
 #include "engine/ops.h"
 #include "kernels/loss.h"
+#include "kernels/pointwise.h"
 
 namespace kiln {
 
@@ -58,6 +59,11 @@ Var difference_loss(const Var& x, const Tensor& target, int power) {
       xn->add(dx);
     });
   return loss;
+}
+
+void add_scaled(Tensor& sum, const Tensor& x, float factor) {
+  if (!sum) sum = zeros(x.shape());
+  KILN_RUN(Work::pointwise, accumulate(stream, DType::f32, x.count(), factor, x.data(), sum.f32()));
 }
 
 }  // namespace kiln

@@ -17,6 +17,8 @@ class RandomSource {
   /// f32 tensors; axis 0 of the shape counts pictures (samples).
   virtual Tensor normal(std::string_view site, const Shape& shape) = 0;
   virtual Tensor uniform(std::string_view site, const Shape& shape) = 0;
+  /// Index, in the whole batch, of the first picture that later draws are for (a batch in parts, or on several ranks).
+  virtual void set_first_sample(int64_t) {}
 };
 
 /// Philox4x32-10 streams (kernels/random). The step lives in device memory, so that a captured graph can advance it.
@@ -29,8 +31,7 @@ class Philox : public RandomSource {
   uint64_t seed() const { return seed_; }
   uint64_t step() const { return step_; }
   void set_step(uint64_t step);
-  /// Global index of the first picture of this part of the batch (accumulation, ranks).
-  void set_first_sample(int64_t first) { first_sample_ = first; }
+  void set_first_sample(int64_t first) override { first_sample_ = first; }
 
  private:
   uint64_t seed_, step_ = 0;

@@ -54,6 +54,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
   j["recon_weight"] = t.recon_weight;
   j["augment"] = o.augment;
   j["batch"] = o.batch;
+  j["accumulate"] = o.accumulate;
   j["flip"] = o.flip;
   j["seed"] = o.seed;
   j["fit"] = fit_name(o.fit);
@@ -101,6 +102,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     o.augment = j.at("augment");
     t.augment = augment_policy(o.augment);
     o.batch = j.at("batch");
+    o.accumulate = j.at("accumulate");
     o.flip = j.at("flip");
     o.seed = j.at("seed");
     o.fit = fit_from_name(j.at("fit").get<std::string>());
@@ -128,6 +130,8 @@ void check(const RunOptions& o) {
     if (!(value >= low && value <= high)) fail("{} {}: the value must be from {} to {}", flag, value, low, high);
   };
   range("--batch", o.batch, 1, 4096);
+  range("--accumulate", o.accumulate, 1, o.batch);
+  if (o.batch % o.accumulate) fail("--accumulate {}: must divide --batch {}", o.accumulate, o.batch);
   range("--steps", double(o.steps), 1, 1e9);
   range("--minutes", o.minutes, 0, 1e7);
   range("--flip", o.flip, 0, 1);

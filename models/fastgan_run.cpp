@@ -51,7 +51,7 @@ class Run {
   void load_checkpoint(const std::filesystem::path& path);
   void save_checkpoint();
   void upload_batch(int64_t step);
-  Tensor real_batch();
+  std::vector<Tensor> real_batch();
   std::vector<Picture> sample(int64_t count);
   void write_grid();
   void write_reconstructions();
@@ -183,18 +183,29 @@ void Run::upload_batch(int64_t step) {
   index_.upload(index.data());
 }
 
-Tensor Run::real_batch() {
-  const Tensor flips = random_->uniform("flip", Shape{o_.batch, 1});
+/// The step's real pictures, augmented, in --accumulate parts.
+std::vector<Tensor> Run::real_batch() {
   const AugmentPolicy& p = o_.train.augment;
-  if (!p.color && !p.translation && !p.cutout) return gather(*set_, index_, flips, float(o_.flip));
-  return gather_augmented(*set_, index_, flips, float(o_.flip), p, random_->uniform("augment.real", Shape{o_.batch, kAugmentUniforms}));
+  const int64_t n = o_.batch / o_.accumulate;
+  std::vector<Tensor> parts;
+  for (int64_t first = 0; first < o_.batch; first += n) {
+    random_->set_first_sample(first);
+    const Tensor index = index_.slice(first, Shape{n}), flips = random_->uniform("flip", Shape{n, 1});
+    if (p.color || p.translation || p.cutout)
+      parts.push_back(gather_augmented(*set_, index, flips, float(o_.flip), p, random_->uniform("augment.real", Shape{n, kAugmentUniforms})));
+    else
+      parts.push_back(gather(*set_, index, flips, float(o_.flip)));
+  }
+  random_->set_first_sample(0);
+  return parts;
 }
 
 std::vector<Picture> Run::sample(int64_t count) {
   Scoped<std::shared_ptr<RandomSource>> scope(&Context::random, sampler_);
   std::vector<Picture> out;
-  for (int64_t first = 0; first < count; first += o_.batch) {
-    const int64_t n = std::min<int64_t>(o_.batch, count - first);
+  const int64_t at_once = o_.batch / o_.accumulate;
+  for (int64_t first = 0; first < count; first += at_once) {
+    const int64_t n = std::min<int64_t>(at_once, count - first);
     sampler_->set_first_sample(first);
     for (Picture& p : to_pictures(model_->sample(sampler_->normal("z", Shape{n, o_.network.nz})))) out.push_back(std::move(p));
   }
@@ -209,18 +220,19 @@ void Run::write_grid() {
 
 void Run::write_reconstructions() {
   // The first pictures of the set, unchanged: the same in every sheet.
-  std::vector<int32_t> index(size_t(o_.batch));
-  for (int i = 0; i < o_.batch; i++) index[size_t(i)] = int32_t(i % set_->count);
-  const Tensor device_index(Shape{o_.batch}, DType::i32);
+  const int n = o_.batch / o_.accumulate;
+  std::vector<int32_t> index(static_cast<size_t>(n));
+  for (int i = 0; i < n; i++) index[size_t(i)] = int32_t(i % set_->count);
+  const Tensor device_index(Shape{n}, DType::i32);
   device_index.upload(index.data());
-  const ReconstructionSheet s = model_->reconstruct(gather(*set_, device_index, zeros(Shape{o_.batch, 1}), 0.f));
+  const ReconstructionSheet s = model_->reconstruct(gather(*set_, device_index, zeros(Shape{n, 1}), 0.f));
   std::vector<Picture> all;
   for (const Tensor& t : {s.real, s.all, s.small, s.part_target, s.part}) {
     std::vector<Picture> row = to_pictures(t);
     if (row.size() > 8) row.resize(8);
     for (Picture& p : row) all.push_back(std::move(p));
   }
-  write_png(directory_->sample(step_, "_recon"), make_grid(all, std::min(o_.batch, 8), 2));
+  write_png(directory_->sample(step_, "_recon"), make_grid(all, std::min(n, 8), 2));
 }
 
 void Run::measure() {
@@ -304,8 +316,7 @@ RunResult Run::train() {
     const Stopwatch watch;
     random_->set_step(uint64_t(step_));
     upload_batch(step_);
-    const Tensor real = real_batch();
-    const Losses losses = model_->iteration(real, o_.train);
+    const Losses losses = model_->iteration(real_batch(), o_.train);
     step_++;
     seconds_training_ += watch.seconds();
     stop = interrupted() || (o_.minutes > 0 && clock_.seconds() > o_.minutes * 60) || step_ == o_.steps;
@@ -376,8 +387,12 @@ void dry_run(const RunOptions& o) {
   };
   table("G", model.g_params);
   table("D", model.d_params);
-  for (int i = 0; i < 2; i++) model.iteration(Tensor(Shape{o.batch, o.network.size, o.network.size, 3}), o.train);
-  model.sample(Tensor(Shape{o.batch, o.network.nz}));
+  for (int i = 0; i < 2; i++) {
+    std::vector<Tensor> parts;
+    for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{o.batch / o.accumulate, o.network.size, o.network.size, 3});
+    model.iteration(parts, o.train);
+  }
+  model.sample(Tensor(Shape{std::min<int64_t>(o.batch / o.accumulate, int64_t(o.grid) * o.grid), o.network.nz}));
   const Arena::Stats s = context.arena->stats();
   fmt::print("memory: {} MB of tensors at the peak of a step with batch {} ({} MB reserved), and the pictures: {:.2f} MB each\n",
              s.peak >> 20, o.batch, s.reserved >> 20, double(o.network.size) * o.network.size * 3 / 1048576.0);

@@ -21,6 +21,7 @@ struct RunOptions {
   TrainOptions train;
   std::string augment = "color,translation";  // train.augment as text
   int batch = 8;
+  int accumulate = 1;  // parts that a batch is computed in; divides batch
   double flip = 0.5;  // probability of a horizontal mirror
   int64_t steps = 50000;
   double minutes = 0;  // stop by the clock; 0: never

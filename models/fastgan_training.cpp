@@ -32,70 +32,109 @@ void Model::initialise(RandomSource& random) {
   average_params.copy_from(g_params);
 }
 
-Losses Model::iteration(const Tensor& real, const TrainOptions& o) {
+Pictures Model::augmented_fakes(int64_t n, const TrainOptions& o) {
   RandomSource& random = *context().random;
-  const int64_t n = real.shape()[0];
+  const Var z(random.normal("z", Shape{n, config.nz}));
+  g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors);
+  const Pictures plain = g(z);
+  return {augment(plain.big, o.augment, random.uniform("augment.fake.big", Shape{n, kAugmentUniforms})),
+          augment(plain.small, o.augment, random.uniform("augment.fake.small", Shape{n, kAugmentUniforms}))};
+}
+
+void Model::train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out) {
   const int s = config.small();
+  Tape tape;
+  Recording recording(tape);
+  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
+  decoder_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
+  const Var x(real), small = nearest_resize(x, s, s);
+  const Features f = d({x, small});
+  const HingeLoss h = hinge(f.logits, 1.f, "margin.real", o);
+  const Reconstructions r = d.reconstruct(f, corner);
+  const Var part = nearest_resize(corner_crop(x, config.size / 2, config.size / 2, corner), s, s);
+  const Var all_loss = difference_loss(r.all, small.value, o.recon_power);
+  const Var small_loss = difference_loss(r.small, small.value, o.recon_power);
+  const Var part_loss = difference_loss(r.part, part.value, o.recon_power);
+  tape.backward({{h.value, share}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}});
+  decoder_spectral_.release();
+  add_scaled(out.d_real, h.value.value, share);
+  add_scaled(out.logit_real, h.mean_logit, share);
+  add_scaled(out.recon_all, all_loss.value, 1.f);
+  add_scaled(out.recon_small, small_loss.value, 1.f);
+  add_scaled(out.recon_part, part_loss.value, 1.f);
+}
+
+void Model::train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out) {
+  Tape tape;
+  Recording recording(tape);
+  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);  // its batch statistics are its own, too
+  const Features f = d({fakes.big.detach(), fakes.small.detach()});
+  const HingeLoss h = hinge(f.logits, -1.f, "margin.fake", o);
+  tape.backward({{h.value, share}});
+  add_scaled(out.d_fake, h.value.value, share);
+  add_scaled(out.logit_fake, h.mean_logit, share);
+}
+
+void Model::train_generator(Tape& tape, Pictures fakes, float share, Losses& out) {
+  Recording recording(tape);
+  Var loss;
+  {
+    FrozenWeights frozen;  // nobody reads D's weight gradients here
+    d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
+    loss = generator_loss(d(fakes).logits);
+  }
+  fakes = {};
+  tape.backward({{loss, share}});
+  add_scaled(out.g, loss.value, share);
+}
+
+Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o) {
+  RandomSource& random = *context().random;
+  const float share = 1.0f / float(parts.size());
   Losses out;
-  Tape g_tape;
-  Pictures fakes;
-
-  {  // Fakes, augmented independently; the tape stays open until G's turn.
-    Recording recording(g_tape);
-    const Var z(random.normal("z", Shape{n, config.nz}));
-    g_params.zero_grad();
-    g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors);
-    const Pictures plain = g(z);
-    fakes.big = augment(plain.big, o.augment, random.uniform("augment.fake.big", Shape{n, kAugmentUniforms}));
-    fakes.small = augment(plain.small, o.augment, random.uniform("augment.fake.small", Shape{n, kAugmentUniforms}));
-  }
-
+  g_params.zero_grad();
   d_params.zero_grad();
-  {  // D on real pictures: hinge loss and three reconstructions.
-    Tape tape;
-    Recording recording(tape);
-    d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
-    decoder_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
-    const Tensor corner = draw_corner(random.uniform("part", Shape{1, 1}));
-    const Var x(real), small = nearest_resize(x, s, s);
-    const Features f = d({x, small});
-    const HingeLoss h = hinge(f.logits, 1.f, "margin.real", o);
-    const Reconstructions r = d.reconstruct(f, corner);
-    const Var part = nearest_resize(corner_crop(x, config.size / 2, config.size / 2, corner), s, s);
-    const Var all_loss = difference_loss(r.all, small.value, o.recon_power);
-    const Var small_loss = difference_loss(r.small, small.value, o.recon_power);
-    const Var part_loss = difference_loss(r.part, part.value, o.recon_power);
-    out.d_real = h.value.value;
-    out.logit_real = h.mean_logit;
-    out.recon_all = all_loss.value;
-    out.recon_small = small_loss.value;
-    out.recon_part = part_loss.value;
-    tape.backward({{h.value, 1.f}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}});
-    decoder_spectral_.release();
-  }
-  {  // D on the detached fakes; its batch statistics are its own.
-    Tape tape;
-    Recording recording(tape);
-    d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
-    const Features f = d({fakes.big.detach(), fakes.small.detach()});
-    const HingeLoss h = hinge(f.logits, -1.f, "margin.fake", o);
-    out.d_fake = h.value.value;
-    out.logit_fake = h.mean_logit;
-    tape.backward({{h.value, 1.f}});
-  }
-  d_params.adam_step(o.adam, {}, nullptr);
-
-  {  // G through the updated D, whose own weight gradients nobody needs.
-    Recording recording(g_tape);
-    Var loss;
-    {
-      FrozenWeights frozen;
-      d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
-      loss = generator_loss(d(fakes).logits);
+  const Tensor corner = draw_corner(random.uniform("part", Shape{1, 1}));
+  const auto each_part = [&](auto&& f) {
+    int64_t first = 0;
+    for (const Tensor& real : parts) {
+      random.set_first_sample(first);
+      f(real);
+      first += real.shape()[0];
     }
-    fakes = {};
-    out.g = loss.value;
-    g_tape.backward({{loss, 1.f}});
+    random.set_first_sample(0);
+  };
+
+  if (parts.size() == 1) {  // one forward of G serves both networks: its tape stays open until G's turn
+    const Tensor& real = parts[0];
+    Tape tape;
+    Pictures fakes;
+    {
+      Recording recording(tape);
+      fakes = augmented_fakes(real.shape()[0], o);
+    }
+    train_on_real(real, corner, 1.f, o, out);
+    train_on_fakes(fakes, 1.f, o, out);
+    d_params.adam_step(o.adam, {}, nullptr);
+    train_generator(tape, std::move(fakes), 1.f, out);
+  } else {  // the same in parts: G runs forward once more, so that one part's activations are all that is ever kept
+    each_part([&](const Tensor& real) {
+      NoGrad none;
+      const Pictures fakes = augmented_fakes(real.shape()[0], o);
+      g_spectral_.release();
+      train_on_real(real, corner, share, o, out);
+      train_on_fakes(fakes, share, o, out);
+    });
+    d_params.adam_step(o.adam, {}, nullptr);
+    each_part([&](const Tensor& real) {
+      Tape tape;
+      Pictures fakes;
+      {
+        Recording recording(tape);
+        fakes = augmented_fakes(real.shape()[0], o);
+      }
+      train_generator(tape, std::move(fakes), share, out);
+    });
   }
   d_spectral_.release();
   g_spectral_.release();

@@ -41,7 +41,10 @@ class Model {
   /// fakes; D on reals with reconstructions; D on the detached fakes; Adam for D; G through the updated D; Adam for G and its
   /// average. Random numbers come from context().random: sites "z", "noise.*", "augment.fake.big", "augment.fake.small",
   /// "part", "margin.real.big", "margin.real.small", "margin.fake.big", "margin.fake.small".
-  Losses iteration(const Tensor& real, const TrainOptions& o);
+  Losses iteration(const Tensor& real, const TrainOptions& o) { return iteration(std::vector<Tensor>{real}, o); }
+  /// The same with the batch in parts, whose gradients are added up: less memory for the activations of one part, one more
+  /// forward of G a part. Batch norm sees a part at a time.
+  Losses iteration(const std::vector<Tensor>& parts, const TrainOptions& o);
 
   /// Reconstructions of a batch by the live D in evaluation mode.
   ReconstructionSheet reconstruct(const Tensor& real);
@@ -56,6 +59,11 @@ class Model {
   ParameterSet g_params, average_params, d_params;
 
  private:
+  Pictures augmented_fakes(int64_t n, const TrainOptions& o);
+  void train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out);
+  void train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out);
+  void train_generator(Tape& tape, Pictures fakes, float share, Losses& out);
+
   SpectralGroup g_spectral_, average_spectral_, d_spectral_, decoder_spectral_;
 };
 

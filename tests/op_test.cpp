@@ -35,10 +35,10 @@ void poison_arena() {
 }
 
 double gradient_error(const Reference& f, std::vector<Array> inputs, size_t which, const Array& weights,
-                      const Array& gradient) {
+                      const Array& gradient, double least_scale) {
   const size_t n = inputs[which].v.size();
   if (gradient.v.size() != n) return std::numeric_limits<double>::infinity();
-  double worst = 0, scale = 1e-30;
+  double worst = 0, scale = least_scale;
   const auto note = [&](double difference) {
     difference = std::abs(difference);
     if (difference > worst || difference != difference) worst = difference;

@@ -22,9 +22,9 @@ using Reference = std::function<Array(const std::vector<Array>&)>;
 
 /// The largest disagreement of a gradient of <weights, f(inputs)> by inputs[which] with central differences, relative to the
 /// gradient's largest magnitude. All elements of small inputs and a sample of large ones are checked one at a time, and two
-/// random directions check all elements at once.
+/// random directions check all elements at once. least_scale: a magnitude to compare with where the gradient may be zero.
 double gradient_error(const Reference& f, std::vector<Array> inputs, size_t which, const Array& weights,
-                      const Array& gradient);
+                      const Array& gradient, double least_scale = 1e-30);
 
 struct OpCase {
   std::string name;

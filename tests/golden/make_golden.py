@@ -349,7 +349,8 @@ def train_case(size, dtype):
 def hash_case():
     names = {"z": (4, 256), "noise.0": (4, 8, 8, 1), "real": (4, 64, 64, 3), "margin.real": (200,),
              "G.feat_8.conv1.weight": (128, 3, 3, 128), "G.feat_8.noise1.weight": (1,), "G.feat_8.bn1.weight": (128,),
-             "G.feat_8.bn1.bias": (128,), "G.feat_8.conv1.u": (128,), "G.feat_8.conv1.v": (1152,)}
+             "G.feat_8.bn1.bias": (128,), "G.feat_8.conv1.u": (128,), "G.feat_8.conv1.v": (1152,),
+             "D.down_16.bn1.bias": (16,), "D.decoder_big.up1.bn1.bias": (32,)}
     rules = {"z": normal, "noise.0": normal, "real": signed, "margin.real": uniform}
     return {name: torch.tensor(rules.get(name, initial)(name, shape)).to(torch.float64) for name, shape in names.items()}
 
@@ -396,6 +397,7 @@ def write(folder, only):
         check_sane(case, tensors)
         path = folder / f"{case}.safetensors"
         save_file(stored(tensors), path)
+        path.chmod(0o644)
         total += path.stat().st_size
         print(f"{path.name:24} {len(tensors):5} tensors {path.stat().st_size / 1e6:6.2f} MB", flush=True)
         assert path.stat().st_size < 1.5e6
