@@ -5,7 +5,9 @@ CMAKE_FLAGS ?=
 GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 DEMO_MINUTES ?= 5
 
-.PHONY: all demo test sanitize configure packages format clean help
+PYTHON ?= python3
+
+.PHONY: all demo test bench sanitize configure packages format clean help
 
 all: configure ## build the programs into this folder
 	@cmake --build $(BUILD) -j $(JOBS) --target fastgan_train emoji_faces
@@ -28,6 +30,10 @@ sanitize: packages ## the executor's and kernels' tests under AddressSanitizer a
 	@cmake -S . -B $(BUILD)-asan $(GENERATOR) -DKILN_SANITIZE=address -DKILN_CUDA=OFF -DKILN_BIN=$(CURDIR)/$(BUILD)-asan/bin -DCMAKE_BUILD_TYPE=Sanitize | grep -E 'Error|error' || true
 	@cmake --build $(BUILD)-asan -j $(JOBS) --target sanitized_tests
 	@cd $(BUILD)-asan && ctest --output-on-failure -L sanitize
+
+bench: configure ## FastGAN's training step beside PyTorch's (PYTHON=: one that has torch)
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
+	@$(PYTHON) bench/fastgan_bench.py
 
 format: ## clang-format over all sources
 	@git ls-files '*.h' '*.cpp' '*.cu' | xargs clang-format -i

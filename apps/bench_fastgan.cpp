@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/start.h"
 #include "engine/error.h"
 #include "engine/progress.h"
 #include "models/fastgan_run.h"
@@ -72,6 +73,7 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prefer_sleeping_threads(argv);
   CLI::App app("Times whole FastGAN training iterations; prints one JSON object.", "bench_fastgan");
   RunOptions o;
   o.steps = 10;

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "apps/start.h"
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "models/fastgan_run.h"
@@ -163,6 +164,7 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prefer_sleeping_threads(argv);
   try {
     bool only_plan = false;
     const RunOptions o = parse(argc, argv, &only_plan);

@@ -122,7 +122,8 @@ TEST_CASE("tensor: every storage type goes up and down") {
     zeros(Shape{37}, type).download(down.data());
     CHECK(std::all_of(down.begin(), down.end(), [](uint8_t b) { return b == 0; }));
   }
-  const uint16_t half[] = {0x3E00, 0xC000, 0x0001}, brain[] = {0x3FC0, 0xC000, 0x7F80};  // 1.5, -2, least; 1.5, -2, infinity
+  const uint16_t half[] = {0x3E00, 0xC000, 0x0001},
+                 brain[] = {0x3FC0, 0xC000, 0x7F80};  // 1.5, -2, least; 1.5, -2, infinity
   const Tensor h(Shape{3}, DType::f16), b(Shape{3}, DType::bf16);
   h.upload(half);
   b.upload(brain);
@@ -140,7 +141,8 @@ TEST_CASE("tensor: outlives its context") {
   CHECK(t.f32()[2] == 3);
 }
 
-// ---- the arena --------------------------------------------------------------------------------------------------------
+// ---- the arena
+// --------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -154,8 +156,8 @@ constexpr size_t KB = 1024, MB = 1024 * KB;
 
 TEST_CASE("arena: the smallest free block that is large enough is taken") {
   const auto arena = new_arena();
-  auto large = arena->allocate(16 * KB), w1 = arena->allocate(KB), small = arena->allocate(4 * KB), w2 = arena->allocate(KB),
-       middle = arena->allocate(8 * KB), w3 = arena->allocate(KB);
+  auto large = arena->allocate(16 * KB), w1 = arena->allocate(KB), small = arena->allocate(4 * KB),
+       w2 = arena->allocate(KB), middle = arena->allocate(8 * KB), w3 = arena->allocate(KB);
   const void *at_large = large.get(), *at_small = small.get(), *at_middle = middle.get();
   large.reset();
   small.reset();
@@ -299,6 +301,38 @@ TEST_CASE("arena: planning gives the figures of the real run, step for step") {
       CHECK(planned.after[k].in_use == real.after[k].in_use);
     }
   }
+}
+
+namespace {
+
+/// Peaks of convolutions forward and backward, one at a time: their scratch memory and reordered weights are the
+/// arena's. Small pictures with large weights, where those are most of the memory.
+std::vector<size_t> convolution_peaks(bool planning) {
+  std::vector<size_t> peaks;
+  for (const auto& [channels, stride] : {std::pair{64, 1}, std::pair{64, 2}, std::pair{5, 1}})
+    for (bool input_wanted : {false, true})
+      for (bool weight_wanted : {false, true}) {
+        Context context(Device::cpu, planning);
+        UseContext use(context);
+        const Var x(zeros(Shape{2, 8, 8, channels}), input_wanted), w(zeros(Shape{128, 4, 4, channels}), weight_wanted);
+        Tape tape;
+        Recording recording(tape);
+        const Var loss = generator_loss(conv2d(x, w, stride, 1));
+        peaks.push_back(context.arena->stats().peak);
+        context.arena->reset_peak();
+        tape.backward({{loss, 1.f}});
+        peaks.push_back(context.arena->stats().peak);
+      }
+  return peaks;
+}
+
+}  // namespace
+
+TEST_CASE("arena: planning counts what the convolutions need besides their operands") {
+  const std::vector<size_t> real = convolution_peaks(false);
+  CHECK(convolution_peaks(true) == real);
+  // Operands of the first case: x, w and y; more than those is scratch.
+  CHECK(real[0] > 4 * (2 * 64 * 64 + 128 * 16 * 64 + 2 * 49 * 128));
 }
 
 TEST_CASE("arena: every iteration gets the same addresses, and no more memory than the first") {

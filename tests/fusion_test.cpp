@@ -12,7 +12,9 @@ namespace {
 struct NormModule {
   BatchNorm norm;
   NoiseInjection injection;
-  explicit NormModule(int64_t channels) : norm(channels, 0.3f) { norm.bias.init = {0.1f, 0.3f}, injection.weight.init = {0.5f, 0.1f}; }
+  explicit NormModule(int64_t channels) : norm(channels, 0.3f) {
+    norm.bias.init = {0.1f, 0.3f}, injection.weight.init = {0.5f, 0.1f};
+  }
   template <class F>
   void visit(F&& f) {
     f("norm", norm);
@@ -20,7 +22,8 @@ struct NormModule {
   }
 };
 
-/// What a pass leaves behind: the value, and the gradients of the inputs and of all parameters, and the running statistics.
+/// What a pass leaves behind: the value, and the gradients of the inputs and of all parameters, and the running
+/// statistics.
 struct Outcome {
   std::vector<Array> arrays;
 };
@@ -64,11 +67,21 @@ TEST_CASE("fusion: norm_glu equals noise, batch norm and GLU one after the other
       CAPTURE(s.text());
       CAPTURE(training);
       const Tensor noise = from_vector(s.with(-1, 1), hashed_normal("noise", s.rows()));
-      compare(run(s, [&](NormModule& m, const std::vector<Var>& v) { return norm_glu(v[0], m.norm, &m.injection, &noise); }, training),
-              run(s, [&](NormModule& m, const std::vector<Var>& v) { return glu(batch_norm(inject_noise(v[0], m.injection, noise), m.norm)); },
-                  training));
-      compare(run(s, [&](NormModule& m, const std::vector<Var>& v) { return norm_glu(v[0], m.norm); }, training),
-              run(s, [&](NormModule& m, const std::vector<Var>& v) { return glu(batch_norm(v[0], m.norm)); }, training));
+      compare(
+          run(
+              s, [&](NormModule& m, const std::vector<Var>& v) { return norm_glu(v[0], m.norm, &m.injection, &noise); },
+              training),
+          run(
+              s,
+              [&](NormModule& m, const std::vector<Var>& v) {
+                return glu(batch_norm(inject_noise(v[0], m.injection, noise), m.norm));
+              },
+              training));
+      compare(
+          run(
+              s, [&](NormModule& m, const std::vector<Var>& v) { return norm_glu(v[0], m.norm); }, training),
+          run(
+              s, [&](NormModule& m, const std::vector<Var>& v) { return glu(batch_norm(v[0], m.norm)); }, training));
     }
 }
 
@@ -79,8 +92,12 @@ TEST_CASE("fusion: norm_act equals batch norm and activation one after the other
       for (const Shape& s : {Shape{2, 5, 7, 3}, Shape{3, 4, 4, 16}, Shape{2, 33, 35, 5}}) {
         CAPTURE(s.text());
         CAPTURE(training);
-        compare(run(s, [&](NormModule& m, const std::vector<Var>& v) { return norm_act(v[0], m.norm, a); }, training),
-                run(s, [&](NormModule& m, const std::vector<Var>& v) { return activation(batch_norm(v[0], m.norm), a); }, training));
+        compare(
+            run(
+                s, [&](NormModule& m, const std::vector<Var>& v) { return norm_act(v[0], m.norm, a); }, training),
+            run(
+                s, [&](NormModule& m, const std::vector<Var>& v) { return activation(batch_norm(v[0], m.norm), a); },
+                training));
       }
 }
 
@@ -88,7 +105,8 @@ TEST_CASE("fusion: upsample_conv3x3 equals upsampling and convolution one after 
   Fixture fixture;
   for (const auto& [n, h, w, c, oc] : std::initializer_list<std::array<int64_t, 5>>{
            {2, 5, 7, 3, 6}, {1, 8, 8, 16, 32}, {3, 4, 4, 32, 16}, {1, 1, 3, 5, 1}, {2, 16, 9, 8, 64}}) {
-    const std::vector<Array> inputs = {random_array("x", Shape{n, h, w, c}), random_array("w", Shape{oc, 3, 3, c}, 0.3)};
+    const std::vector<Array> inputs = {random_array("x", Shape{n, h, w, c}),
+                                       random_array("w", Shape{oc, 3, 3, c}, 0.3)};
     const Array seed = random_array("seed", Shape{n, 2 * h, 2 * w, oc});
     const auto fused = [](const std::vector<Var>& v) { return upsample_conv3x3(v[0], v[1]); };
     const auto plain = [](const std::vector<Var>& v) { return conv2d(upsample2x(v[0]), v[1], 1, 1); };
@@ -124,7 +142,8 @@ TEST_CASE("fusion: gather_augmented equals gather and augment one after the othe
   }
 }
 
-// ---- Adam and the moving average -------------------------------------------------------------------------------------
+// ---- Adam and the moving average
+// -------------------------------------------------------------------------------------
 
 namespace {
 

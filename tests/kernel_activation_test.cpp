@@ -89,7 +89,7 @@ TEST_CASE("kernel: activations' slopes are their derivatives") {
 
 TEST_CASE("kernel: gated linear unit forward and backward") {
   Random random(2);
-  std::vector<std::pair<int64_t, int>> shapes = {{1, 1},  {3, 1},   {31, 2},  {33, 3},   {1, 5},   {7, 6},
+  std::vector<std::pair<int64_t, int>> shapes = {{1, 1},  {3, 1},   {31, 2}, {33, 3},   {1, 5},    {7, 6},
                                                  {3, 16}, {33, 24}, {5, 48}, {31, 100}, {401, 64}, {1031, 33}};
   for (int i = 0; i < 6; i++) shapes.push_back({random.integer(1, 70), random.integer(1, 130)});
   for (const DType t : kFloatTypes)

@@ -1,4 +1,5 @@
-// kernels/exec/pack.h and primitives.h: the arithmetic of packs, and that the loops visit everything once and add it up.
+// kernels/exec/pack.h and primitives.h: the arithmetic of packs, and that the loops visit everything once and add it
+// up.
 #include <algorithm>
 #include <limits>
 
@@ -28,13 +29,14 @@ double ulp(double v) { return std::ldexp(1.0, std::max(std::ilogb(v), -126) - 23
 
 }  // namespace
 
-TEST_CASE("kernel: exp is within 2 ulp on [-87, 88]") {
+TEST_CASE("kernel: exp is within 1.3 ulp on [-87, 88]") {
   Random random(3);
   Doubles x;
   for (int i = 0; i <= 175 * 64; i++) x.push_back(-87 + i / 64.0);
   for (int i = 0; i < 8000; i++) x.push_back(rounded(DType::f32, -87 + 175 * random.uniform()));
   for (int i = 0; i < 8000; i++) x.push_back(rounded(DType::f32, random.normal()));
-  for (const double v : {0.0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 0.34657359, -0.34657359}) x.push_back(rounded(DType::f32, v));
+  for (const double v : {0.0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 0.34657359, -0.34657359})
+    x.push_back(rounded(DType::f32, v));
   while (x.size() % 16 != 0) x.push_back(1);
   for (const int pack : kWidths) {
     CAPTURE(pack);
@@ -48,23 +50,23 @@ TEST_CASE("kernel: exp is within 2 ulp on [-87, 88]") {
         }
       }
       CAPTURE(at);
-      CHECK(worst <= 2.0);
+      CHECK(worst <= 1.3);
     });
   }
 }
 
 TEST_CASE("kernel: exp saturates, never overflows, and keeps a NaN") {
-  const Doubles x = {-87.5, -100, -1e30, -kInf, 88.5, 1000, rounded(DType::f32, 3e38), kInf, kNan, 0, 0, 0, 0, 0, 0, 0};
+  const Doubles x = {-87.5, -100, -1e6, -kInf, 88.5, 1000, rounded(DType::f32, 3e38), kInf, kNan, 0, 0, 0, 0, 0, 0, 0};
   for (const int pack : kWidths) {
     CAPTURE(pack);
     for_each_result(PackFunction::exp, pack, x, [&](const Doubles& y) {
-      for (size_t i = 0; i < 4; i++) CHECK((y[i] > 0 && y[i] < 1.3e-38));
+      for (size_t i = 0; i < 4; i++) CHECK((y[i] > 0 && y[i] < 1.7e-38));
       for (size_t i = 4; i < 8; i++) CHECK((y[i] > 1.5e38 && y[i] < 1.8e38));
       CHECK(std::isnan(y[8]));
       for (size_t i = 9; i < 16; i++) CHECK(y[i] == 1.0);
     });
     for_each_result(PackFunction::sigmoid, pack, x, [&](const Doubles& y) {
-      for (size_t i = 0; i < 4; i++) CHECK((y[i] >= 0 && y[i] < 1.3e-38));
+      for (size_t i = 0; i < 4; i++) CHECK((y[i] >= 0 && y[i] < 1.7e-38));
       for (size_t i = 4; i < 8; i++) CHECK(y[i] == 1.0);
       CHECK(std::isnan(y[8]));
     });
@@ -73,7 +75,8 @@ TEST_CASE("kernel: exp saturates, never overflows, and keeps a NaN") {
 
 TEST_CASE("kernel: exp keeps every kind of NaN") {
   // Poisoned memory is all ones; a GPU's own NaN is 0x7fffffff, x86's 0xffc00000.
-  std::vector<uint32_t> bits = {0xffffffffu, 0x7fffffffu, 0xffc00000u, 0x7fc00000u, 0x7fc00001u, 0x7fd55555u, 0xffeaaaaau, 0x7fc001ffu};
+  std::vector<uint32_t> bits = {0xffffffffu, 0x7fffffffu, 0xffc00000u, 0x7fc00000u,
+                                0x7fc00001u, 0x7fd55555u, 0xffeaaaaau, 0x7fc001ffu};
   for (size_t i = 0; i < 8; i++) bits.push_back(bits[i]);
   for (const int pack : kWidths) {
     CAPTURE(pack);
@@ -209,9 +212,9 @@ TEST_CASE("kernel: column_sums adds up every row of every group") {
     int64_t groups, rows;
     int channels;
   };
-  std::vector<Shape> shapes = {{1, 1, 1},    {1, 3, 2},  {2, 31, 3},  {3, 33, 5},   {2, 65, 6},    {1, 129, 16}, {2, 127, 24},
-                               {3, 64, 48},  {1, 5, 100}, {1, 9, 131}, {2, 3, 528},  {1, 4099, 3},  {1, 2050, 16}, {1, 700, 48},
-                               {5, 1, 1040}, {1, 1, 264}};
+  std::vector<Shape> shapes = {{1, 1, 1},     {1, 3, 2},    {2, 31, 3},   {3, 33, 5},  {2, 65, 6},  {1, 129, 16},
+                               {2, 127, 24},  {3, 64, 48},  {1, 5, 100},  {1, 9, 131}, {2, 3, 528}, {1, 4099, 3},
+                               {1, 2050, 16}, {1, 700, 48}, {5, 1, 1040}, {1, 1, 264}};
   for (int i = 0; i < 8; i++) shapes.push_back({random.integer(1, 4), random.integer(1, 300), random.integer(1, 70)});
   for (const DType t : kFloatTypes)
     for (const auto& [groups, rows, channels] : shapes) {
@@ -255,8 +258,9 @@ TEST_CASE("kernel: column_sums of eight quantities fits into shared memory in ev
 
 TEST_CASE("kernel: segment_sums adds up every element of every segment") {
   Random random(9);
-  std::vector<std::pair<int64_t, int64_t>> shapes = {{1, 1},   {1, 3},    {3, 1},     {5, 15},   {2, 16},     {3, 17},    {7, 33},
-                                                     {2, 100}, {1, 4095}, {2, 4096},  {2, 4099}, {1, 140003}, {3, 12304}, {1, 8192}};
+  std::vector<std::pair<int64_t, int64_t>> shapes = {{1, 1},    {1, 3},      {3, 1},     {5, 15},   {2, 16},
+                                                     {3, 17},   {7, 33},     {2, 100},   {1, 4095}, {2, 4096},
+                                                     {2, 4099}, {1, 140003}, {3, 12304}, {1, 8192}};
   for (int i = 0; i < 6; i++) shapes.push_back({random.integer(1, 5), random.integer(1, 9000)});
   for (const DType t : kFloatTypes)
     for (const auto& [segments, n] : shapes) {

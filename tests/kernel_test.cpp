@@ -31,7 +31,8 @@ namespace {
 constexpr size_t kAlign = 256;  // cudaMalloc's
 // AddressSanitizer has guard zones of its own, which see reads too: there a buffer ends where its memory ends.
 constexpr size_t kGuard = KILN_UNDER_ASAN ? 0 : kAlign;
-// NaN after inputs, so that reading beyond the end shows; another pattern around outputs: a NaN written there would not.
+// NaN after inputs, so that reading beyond the end shows; another pattern around outputs: a NaN written there would
+// not.
 constexpr uint8_t kInputGuard = 0xff, kOutputGuard = 0x6b;
 
 size_t size_of(DType t) {
@@ -140,7 +141,8 @@ Doubles Random::uniforms(int64_t n) {
   return v;
 }
 
-// ---- Buffer -----------------------------------------------------------------------------------------------------------
+// ---- Buffer
+// -----------------------------------------------------------------------------------------------------------
 
 Buffer::Buffer(bool gpu, Role role, DType t, std::vector<uint8_t> bytes)
     : gpu_(gpu), role_(role), type_(t), before_(std::move(bytes)) {
@@ -193,16 +195,19 @@ Doubles Buffer::values() const {
 bool Buffer::guards_intact() const {
   const std::vector<uint8_t> image = whole();
   const uint8_t guard = role_ == Role::input ? kInputGuard : kOutputGuard;
-  const auto intact = [&](auto begin) { return std::all_of(begin, begin + kGuard, [&](uint8_t b) { return b == guard; }); };
+  const auto intact = [&](auto begin) {
+    return std::all_of(begin, begin + kGuard, [&](uint8_t b) { return b == guard; });
+  };
   return intact(image.begin()) && intact(image.end() - kGuard);
 }
 
-// ---- Run --------------------------------------------------------------------------------------------------------------
+// ---- Run
+// --------------------------------------------------------------------------------------------------------------
 
 std::string Way::describe() const {
   if (gpu) return "on the GPU";
-  return fmt::format("on the CPU, {} shape, thread order {}, {} OpenMP thread{}", wide ? "wide" : "narrow", order, threads,
-                     threads == 1 ? "" : "s");
+  return fmt::format("on the CPU, {} shape, thread order {}, {} OpenMP thread{}", wide ? "wide" : "narrow", order,
+                     threads, threads == 1 ? "" : "s");
 }
 
 Buffer& Run::add(Buffer::Role role, DType t, std::vector<uint8_t> bytes) {
@@ -233,14 +238,14 @@ void Run::expect(const std::string& name, const Buffer& got, const Sums& want, d
   size_t wrong = 0, first = 0;
   const auto allowed = [&](const Sum& w) { return unit * std::fabs(w.value) + smallest + arithmetic * w.size; };
   for (size_t i = 0; i < values.size(); i++) {
-    const bool right = std::isnan(want[i].value) ? std::isnan(values[i])
-                                                 : std::fabs(values[i] - want[i].value) <= allowed(want[i]);
+    const bool right =
+        std::isnan(want[i].value) ? std::isnan(values[i]) : std::fabs(values[i] - want[i].value) <= allowed(want[i]);
     if (!right && wrong++ == 0) first = i;
   }
   std::string report;
   if (wrong > 0)
-    report = fmt::format("{}: {} of {} wrong, first [{}] = {}, must be {} +- {:.2g}; {}", name, wrong, values.size(), first,
-                         values[first], want[first].value, allowed(want[first]), way_.describe());
+    report = fmt::format("{}: {} of {} wrong, first [{}] = {}, must be {} +- {:.2g}; {}", name, wrong, values.size(),
+                         first, values[first], want[first].value, allowed(want[first]), way_.describe());
   CHECK_MESSAGE(wrong == 0, report);
   compare_bits(name, got);
 }
@@ -259,8 +264,8 @@ void Run::expect_exact(const std::string& name, const Buffer& got, const Doubles
   }
   std::string report;
   if (wrong > 0)
-    report = fmt::format("{}: {} of {} wrong, first [{}] = {}, must be exactly {}; {}", name, wrong, values.size(), first,
-                         values[first], want[first], way_.describe());
+    report = fmt::format("{}: {} of {} wrong, first [{}] = {}, must be exactly {}; {}", name, wrong, values.size(),
+                         first, values[first], want[first], way_.describe());
   CHECK_MESSAGE(wrong == 0, report);
   compare_bits(name, got);
 }

@@ -1,10 +1,10 @@
 // The kernel tests' harness: one list of cases, run on every executor that is present.
 //
-// A case makes its inputs and computes what must come out, in double precision, with plain loops written from the comments
-// in the kernel's header. for_each_executor then calls its body once per way to run a kernel: the host executor in both
-// launch shapes, several orders of the threads, one and two OpenMP threads; and the GPU where there is one. Every output
-// starts as NaN between two guard zones. After the body the harness checks that the guards and the inputs are as they
-// were, and that all ways of one launch shape gave the same bits.
+// A case makes its inputs and computes what must come out, in double precision, with plain loops written from the
+// comments in the kernel's header. for_each_executor then calls its body once per way to run a kernel: the host
+// executor in both launch shapes, several orders of the threads, one and two OpenMP threads; and the GPU where there is
+// one. Every output starts as NaN between two guard zones. After the body the harness checks that the guards and the
+// inputs are as they were, and that all ways of one launch shape gave the same bits.
 #pragma once
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -21,12 +21,12 @@
 
 /// Calls a kernel's launcher on the executor of a Run: KILN_ON(run, fill(run.stream(), ...)).
 #if KILN_WITH_CUDA
-#define KILN_ON(run, ...)             \
-  do {                                \
-    if ((run).on_gpu())               \
-      ::kiln::gpu::__VA_ARGS__;       \
-    else                              \
-      ::kiln::cpu::__VA_ARGS__;       \
+#define KILN_ON(run, ...)       \
+  do {                          \
+    if ((run).on_gpu())         \
+      ::kiln::gpu::__VA_ARGS__; \
+    else                        \
+      ::kiln::cpu::__VA_ARGS__; \
   } while (0)
 #else
 #define KILN_ON(run, ...) ::kiln::cpu::__VA_ARGS__
@@ -57,8 +57,8 @@ class Random {
   std::mt19937 engine_;
 };
 
-/// A number that must come out: its value, and the size of the terms it was added from, on which a float32 sum's rounding
-/// depends.
+/// A number that must come out: its value, and the size of the terms it was added from, on which a float32 sum's
+/// rounding depends.
 struct Sum {
   double value = 0, size = 0;
   Sum() = default;

@@ -43,7 +43,9 @@ TEST_CASE("op: conv2d") {
            {1, 7, 8, 2, 3, 3, 5, 1, 2},
            {1, 11, 8, 3, 2, 2, 3, 3, 1},
        })
-    check_op({"conv2d " + k.text(), k.inputs(), {},
+    check_op({"conv2d " + k.text(),
+              k.inputs(),
+              {},
               [&](const std::vector<Var>& v) { return conv2d(v[0], v[1], k.stride, k.pad); },
               [&](const std::vector<Array>& v) { return reference::conv2d(v[0], v[1], k.stride, k.pad); }});
 }
@@ -60,19 +62,26 @@ TEST_CASE("op: conv_transpose2d") {
            {1, 3, 5, 5, 3, 3, 3, 2, 1},
            {1, 2, 3, 3, 2, 2, 5, 3, 0},
        })
-    check_op({"conv_transpose2d " + k.text(), k.inputs(), {},
+    check_op({"conv_transpose2d " + k.text(),
+              k.inputs(),
+              {},
               [&](const std::vector<Var>& v) { return conv_transpose2d(v[0], v[1], k.stride, k.pad); },
               [&](const std::vector<Array>& v) { return reference::conv_transpose2d(v[0], v[1], k.stride, k.pad); }});
 }
 
 TEST_CASE("op: upsample_conv3x3") {
   Fixture fixture;
-  for (const ConvCase& k : std::initializer_list<ConvCase>{
-           {2, 3, 4, 5, 3, 3, 3, 1, 1}, {1, 4, 3, 16, 16, 3, 3, 1, 1}, {1, 1, 1, 3, 5, 3, 3, 1, 1}, {2, 5, 2, 1, 1, 3, 3, 1, 1}})
-    check_op({"upsample_conv3x3 " + k.text(), k.inputs(), {},
+  for (const ConvCase& k : std::initializer_list<ConvCase>{{2, 3, 4, 5, 3, 3, 3, 1, 1},
+                                                           {1, 4, 3, 16, 16, 3, 3, 1, 1},
+                                                           {1, 1, 1, 3, 5, 3, 3, 1, 1},
+                                                           {2, 5, 2, 1, 1, 3, 3, 1, 1}})
+    check_op({"upsample_conv3x3 " + k.text(),
+              k.inputs(),
+              {},
               [](const std::vector<Var>& v) { return upsample_conv3x3(v[0], v[1]); },
               [](const std::vector<Array>& v) {
-                return reference::conv2d(reference::nearest_resize(v[0], 2 * v[0].shape[1], 2 * v[0].shape[2]), v[1], 1, 1);
+                return reference::conv2d(reference::nearest_resize(v[0], 2 * v[0].shape[1], 2 * v[0].shape[2]), v[1], 1,
+                                         1);
               }});
 }
 
@@ -127,7 +136,8 @@ struct NormModule {
 
 enum class Tail { plain, none, relu, leaky, glu, noisy_glu };
 const char* text(Tail t) {
-  const char* names[] = {"batch_norm", "norm_act none", "norm_act relu", "norm_act leaky", "norm_glu", "norm_glu with noise"};
+  const char* names[] = {"batch_norm",     "norm_act none", "norm_act relu",
+                         "norm_act leaky", "norm_glu",      "norm_glu with noise"};
   return names[int(t)];
 }
 

@@ -20,11 +20,11 @@ TEST_CASE("op: activations") {
   Fixture fixture;
   using A = Activation;
   for (const auto& [act, name] : std::initializer_list<std::pair<A, const char*>>{{A::none, "none"},
-                                                                                 {A::relu, "relu"},
-                                                                                 {A::leaky_relu, "leaky relu"},
-                                                                                 {A::swish, "swish"},
-                                                                                 {A::sigmoid, "sigmoid"},
-                                                                                 {A::tanh, "tanh"}})
+                                                                                  {A::relu, "relu"},
+                                                                                  {A::leaky_relu, "leaky relu"},
+                                                                                  {A::swish, "swish"},
+                                                                                  {A::sigmoid, "sigmoid"},
+                                                                                  {A::tanh, "tanh"}})
     for (double scale : {1.0, 6.0})
       for (const Shape& s : kShapes)
         check_op({fmt::format("{} {} to {}", name, s.text(), scale),
@@ -65,7 +65,8 @@ TEST_CASE("op: glu") {
 
 TEST_CASE("op: combine") {
   Fixture fixture;
-  for (const auto& [a, b] : std::initializer_list<std::pair<float, float>>{{0.5f, 0.5f}, {1.f, 1.f}, {0.25f, -1.5f}, {2.f, 0.f}})
+  for (const auto& [a, b] :
+       std::initializer_list<std::pair<float, float>>{{0.5f, 0.5f}, {1.f, 1.f}, {0.25f, -1.5f}, {2.f, 0.f}})
     for (const Shape& s : kShapes) {
       check_op({fmt::format("combine {} {} {}", a, b, s.text()),
                 {random_array("x", s), random_array("y", s)},
@@ -82,7 +83,8 @@ TEST_CASE("op: combine") {
 
 TEST_CASE("op: gate") {
   Fixture fixture;
-  for (const Shape& s : {Shape{2, 3, 5, 3}, Shape{1, 7, 2, 1}, Shape{3, 2, 2, 5}, Shape{2, 9, 8, 16}, Shape{2, 33, 34, 16}})
+  for (const Shape& s :
+       {Shape{2, 3, 5, 3}, Shape{1, 7, 2, 1}, Shape{3, 2, 2, 5}, Shape{2, 9, 8, 16}, Shape{2, 33, 34, 16}})
     check_op({"gate " + s.text(),
               {random_array("x", s), random_array("g", Shape{s[0], 1, 1, s[3]})},
               {},
@@ -109,7 +111,8 @@ namespace {
 using Resize = Var (*)(const Var&, int64_t, int64_t);
 using ResizeReference = Array (*)(const Array&, int64_t, int64_t);
 
-void check_resize(const char* name, Resize op, ResizeReference expected, std::initializer_list<std::array<int64_t, 4>> sizes) {
+void check_resize(const char* name, Resize op, ResizeReference expected,
+                  std::initializer_list<std::array<int64_t, 4>> sizes) {
   for (const auto& [h, w, oh, ow] : sizes)
     for (int64_t c : {1, 3, 5, 16}) {
       const Shape s{2, h, w, c};
@@ -126,7 +129,15 @@ void check_resize(const char* name, Resize op, ResizeReference expected, std::in
 TEST_CASE("op: nearest_resize and upsample2x") {
   Fixture fixture;
   check_resize("nearest", nearest_resize, reference::nearest_resize,
-               {{3, 4, 6, 8}, {3, 4, 9, 4}, {8, 6, 4, 3}, {8, 9, 2, 3}, {5, 7, 3, 4}, {3, 4, 5, 7}, {6, 3, 4, 7}, {1, 1, 3, 2}, {4, 5, 1, 1}});
+               {{3, 4, 6, 8},
+                {3, 4, 9, 4},
+                {8, 6, 4, 3},
+                {8, 9, 2, 3},
+                {5, 7, 3, 4},
+                {3, 4, 5, 7},
+                {6, 3, 4, 7},
+                {1, 1, 3, 2},
+                {4, 5, 1, 1}});
   check_resize("upsample2x", [](const Var& x, int64_t, int64_t) { return upsample2x(x); }, reference::nearest_resize,
                {{3, 4, 6, 8}, {1, 5, 2, 10}});
 }
@@ -134,9 +145,17 @@ TEST_CASE("op: nearest_resize and upsample2x") {
 TEST_CASE("op: area_resize and average_pool2x2") {
   Fixture fixture;
   check_resize("area", area_resize, reference::area_resize,
-               {{8, 6, 4, 3}, {9, 8, 3, 2}, {5, 7, 3, 4}, {7, 5, 4, 4}, {10, 11, 4, 4}, {3, 2, 4, 4}, {4, 3, 7, 5}, {5, 4, 1, 1}, {6, 4, 6, 2}});
-  check_resize("average_pool2x2", [](const Var& x, int64_t, int64_t) { return average_pool2x2(x); }, reference::area_resize,
-               {{4, 6, 2, 3}, {2, 8, 1, 4}});
+               {{8, 6, 4, 3},
+                {9, 8, 3, 2},
+                {5, 7, 3, 4},
+                {7, 5, 4, 4},
+                {10, 11, 4, 4},
+                {3, 2, 4, 4},
+                {4, 3, 7, 5},
+                {5, 4, 1, 1},
+                {6, 4, 6, 2}});
+  check_resize("average_pool2x2", [](const Var& x, int64_t, int64_t) { return average_pool2x2(x); },
+               reference::area_resize, {{4, 6, 2, 3}, {2, 8, 1, 4}});
 }
 
 TEST_CASE("op: a change of size to the same size is no change") {
@@ -151,7 +170,8 @@ TEST_CASE("op: corner_crop at all four corners") {
   Fixture fixture;
   for (int corner = 0; corner < 4; corner++) {
     const Tensor q = i32_tensor({corner});
-    for (const auto& [h, w, oh, ow] : std::initializer_list<std::array<int64_t, 4>>{{6, 8, 3, 4}, {5, 7, 2, 6}, {4, 5, 4, 2}})
+    for (const auto& [h, w, oh, ow] :
+         std::initializer_list<std::array<int64_t, 4>>{{6, 8, 3, 4}, {5, 7, 2, 6}, {4, 5, 4, 2}})
       for (int64_t c : {1, 3, 5, 16}) {
         const Shape s{2, h, w, c};
         check_op({fmt::format("corner_crop {} {} to {}x{}", corner, s.text(), oh, ow),
@@ -165,7 +185,7 @@ TEST_CASE("op: corner_crop at all four corners") {
 
 TEST_CASE("op: draw_corner") {
   Fixture fixture;
-  const std::pair<float, int32_t> expected[] = {{0.f, 0},    {0.24f, 0}, {0.25f, 1},      {0.49f, 1}, {0.5f, 2},
+  const std::pair<float, int32_t> expected[] = {{0.f, 0},   {0.24f, 0}, {0.25f, 1},       {0.49f, 1}, {0.5f, 2},
                                                 {0.74f, 2}, {0.75f, 3}, {0.99999994f, 3}, {1.f, 3}};
   for (const auto& [u, corner] : expected) {
     int32_t got = -1;
@@ -183,13 +203,14 @@ TEST_CASE("op: hinge_loss") {
         const Array u(Shape{n}, hashed_uniform("margins", n));
         const Tensor uniforms = to_tensor(u);
         const Array logits = random_array("logits", Shape{n}, 2);
-        check_op({fmt::format("hinge {} {} {}", n, sign, drawn),
-                  {logits},
-                  {},
-                  [&](const std::vector<Var>& v) { return hinge_loss(v[0], sign, low, drawn ? &uniforms : nullptr).value; },
-                  [&](const std::vector<Array>& v) {
-                    return reference::hinge_loss(v[0], double(sign), double(low), drawn ? &u.v : nullptr);
-                  }});
+        check_op(
+            {fmt::format("hinge {} {} {}", n, sign, drawn),
+             {logits},
+             {},
+             [&](const std::vector<Var>& v) { return hinge_loss(v[0], sign, low, drawn ? &uniforms : nullptr).value; },
+             [&](const std::vector<Array>& v) {
+               return reference::hinge_loss(v[0], double(sign), double(low), drawn ? &u.v : nullptr);
+             }});
         CHECK(double(hinge_loss(Var(to_tensor(logits)), sign, low, nullptr).mean_logit.item()) ==
               doctest::Approx(reference::mean(logits).v[0]).epsilon(1e-6));
       }
@@ -245,7 +266,8 @@ TEST_CASE("op: augment at the ends of its draws") {
   const AugmentPolicy all{true, true, true};
   for (float end : {0.f, 0.99999994f}) {
     const Array u(Shape{2, 7}, std::vector<float>(14, end));
-    CHECK(relative_error(to_array(augment(Var(to_tensor(x)), all, to_tensor(u)).value), reference::augment(x, all, u.v)) < 1e-5);
+    CHECK(relative_error(to_array(augment(Var(to_tensor(x)), all, to_tensor(u)).value),
+                         reference::augment(x, all, u.v)) < 1e-5);
   }
 }
 

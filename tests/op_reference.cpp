@@ -150,7 +150,9 @@ Array nearest_resize(const Array& x, int64_t h, int64_t w) {
 Array area_resize(const Array& x, int64_t h, int64_t w) {
   Array y(Shape{x.shape[0], h, w, x.shape[3]});
   // The pixels that overlap [i in / out, (i + 1) in / out), each counted whole.
-  const auto first = [](int64_t i, int64_t in, int64_t out) { return int64_t(std::floor(double(i * in) / double(out))); };
+  const auto first = [](int64_t i, int64_t in, int64_t out) {
+    return int64_t(std::floor(double(i * in) / double(out)));
+  };
   const auto last = [](int64_t i, int64_t in, int64_t out) {
     return int64_t(std::ceil(double((i + 1) * in) / double(out)));
   };
@@ -161,7 +163,8 @@ Array area_resize(const Array& x, int64_t h, int64_t w) {
           double sum = 0;
           int64_t pixels = 0;
           for (int64_t p = first(i, x.shape[1], h); p < last(i, x.shape[1], h); p++)
-            for (int64_t q = first(j, x.shape[2], w); q < last(j, x.shape[2], w); q++, pixels++) sum += x.at(n, p, q, c);
+            for (int64_t q = first(j, x.shape[2], w); q < last(j, x.shape[2], w); q++, pixels++)
+              sum += x.at(n, p, q, c);
           y.at(n, i, j, c) = sum / double(pixels);
         }
   return y;

@@ -15,7 +15,8 @@ double dot(const Array& a, const Array& b) {
 }
 
 /// d/dt <weights, f(inputs with inputs[which] + t direction)> at t = 0.
-double slope(const Reference& f, std::vector<Array>& inputs, size_t which, const Array& weights, const Array& direction) {
+double slope(const Reference& f, std::vector<Array>& inputs, size_t which, const Array& weights,
+             const Array& direction) {
   const double step = 1e-5;
   const std::vector<double> kept = inputs[which].v;
   double side[2];
@@ -156,8 +157,7 @@ void check_op(const OpCase& c) {
     CHECK(constants.size() == 0);
   }
   for (size_t i = 0; i < frozen.size(); i++) CHECK(relative_error(frozen[i], gradients[i]) < 1e-6);
-  for (const Param* p : c.parameters)
-    CHECK(p->grad.to_vector() == std::vector<float>(size_t(p->grad.count()), 0.5f));
+  for (const Param* p : c.parameters) CHECK(p->grad.to_vector() == std::vector<float>(size_t(p->grad.count()), 0.5f));
 }
 
 }  // namespace kiln::test

@@ -49,7 +49,8 @@ double correlation(const std::vector<float>& a, const std::vector<float>& b) {
 
 }  // namespace
 
-// ---- random -----------------------------------------------------------------------------------------------------------
+// ---- random
+// -----------------------------------------------------------------------------------------------------------
 
 TEST_CASE("random: the block function gives the published test vectors of Philox4x32-10") {
   const auto words = [](philox::Words c, uint32_t k0, uint32_t k1) {
@@ -65,7 +66,8 @@ TEST_CASE("random: the block function gives the published test vectors of Philox
 TEST_CASE("random: uniforms and normals have their moments") {
   Fixture fixture;
   Philox random(42);
-  const std::vector<float> u = random.uniform("u", Shape{100, 1001}).to_vector(), n = random.normal("n", Shape{100, 1001}).to_vector();
+  const std::vector<float> u = random.uniform("u", Shape{100, 1001}).to_vector(),
+                           n = random.normal("n", Shape{100, 1001}).to_vector();
   const Moments mu(u), mn(n);
   CHECK(mu.mean == doctest::Approx(0.5).epsilon(0.01));
   CHECK(mu.variance == doctest::Approx(1.0 / 12).epsilon(0.01));
@@ -110,9 +112,9 @@ TEST_CASE("random: a draw depends on seed, site, step and sample, and on nothing
   // Each site of a FastGAN iteration has an id of its own.
   std::set<uint32_t> ids;
   size_t names = 0;
-  for (const char* s : {"z", "part", "flip", "augment.real", "augment.fake.big", "augment.fake.small", "margin.real.big",
-                        "margin.real.small", "margin.fake.big", "margin.fake.small", "noise.0", "noise.1", "noise.2",
-                        "noise.3", "noise.4", "noise.5", "noise.6", "noise.7", "order"})
+  for (const char* s : {"z", "part", "flip", "augment.real", "augment.fake.big", "augment.fake.small",
+                        "margin.real.big", "margin.real.small", "margin.fake.big", "margin.fake.small", "noise.0",
+                        "noise.1", "noise.2", "noise.3", "noise.4", "noise.5", "noise.6", "noise.7", "order"})
     ids.insert(site_id(s)), names++;
   CHECK(ids.size() == names);
 }
@@ -140,7 +142,8 @@ TEST_CASE("random: a permutation is one, and each epoch has its own") {
     for (int c : row) CHECK(std::abs(c - 1000) < 150);  // more than five standard deviations
 }
 
-// ---- parameters -------------------------------------------------------------------------------------------------------
+// ---- parameters
+// -------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -185,9 +188,9 @@ TEST_CASE("parameters: the layout") {
     ranges[e.kind].emplace_back(e.offset, e.offset + e.count());
   }
   CHECK(names == std::vector<std::string>{"one.conv.weight", "one.conv.u", "one.conv.v", "one.bn.weight", "one.bn.bias",
-                                          "one.bn.running_mean", "one.bn.running_var", "one.noise.weight", "two.conv.weight",
-                                          "two.conv.u", "two.conv.v", "two.bn.weight", "two.bn.bias", "two.bn.running_mean",
-                                          "two.bn.running_var", "two.noise.weight"});
+                                          "one.bn.running_mean", "one.bn.running_var", "one.noise.weight",
+                                          "two.conv.weight", "two.conv.u", "two.conv.v", "two.bn.weight", "two.bn.bias",
+                                          "two.bn.running_mean", "two.bn.running_var", "two.noise.weight"});
   CHECK(ranges[ParameterSet::Entry::parameter].size() == 8);
   CHECK(ranges[ParameterSet::Entry::statistic].size() == 4);
   CHECK(ranges[ParameterSet::Entry::vector].size() == 4);
@@ -275,7 +278,8 @@ TEST_CASE("parameters: copies") {
   CHECK(to.values.data() != from.values.data());
 }
 
-// ---- checkpoints ------------------------------------------------------------------------------------------------------
+// ---- checkpoints
+// ------------------------------------------------------------------------------------------------------
 
 namespace {
 

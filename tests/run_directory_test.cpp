@@ -57,7 +57,8 @@ TEST_CASE("run directory: create refuses a file, open refuses a folder without a
   TempFolder folder;
   touch(folder.path / "file");
   CHECK(contains(error_of([&] { RunDirectory::create(folder.path / "file"); }), "is not a folder"));
-  CHECK(contains(error_of([&] { RunDirectory::create(folder.path / "file" / "run"); }), (folder.path / "file" / "run").string()));
+  CHECK(contains(error_of([&] { RunDirectory::create(folder.path / "file" / "run"); }),
+                 (folder.path / "file" / "run").string()));
   const std::string e = error_of([&] { RunDirectory::open(folder.path); });
   CHECK(contains(e, folder.path.string()));
   CHECK(contains(e, "no run to resume"));
@@ -72,8 +73,8 @@ TEST_CASE("run directory: names") {
   CHECK(run.sample(400) == folder.path / "samples" / "000400.png");
   CHECK(run.sample(400, "_recon") == folder.path / "samples" / "000400_recon.png");
   CHECK(run.checkpoint(12345678) == folder.path / "checkpoints" / "12345678.safetensors");
-  for (const char* name : {"000300.safetensors", "1000000.safetensors", "000020.safetensors", "best.safetensors", "12x.safetensors",
-                           "000040.png", ".safetensors", "99999999999999999999.safetensors"})
+  for (const char* name : {"000300.safetensors", "1000000.safetensors", "000020.safetensors", "best.safetensors",
+                           "12x.safetensors", "000040.png", ".safetensors", "99999999999999999999.safetensors"})
     touch(folder.path / "checkpoints" / name);
   CHECK(run.checkpoints() == std::vector<int64_t>{20, 300, 1000000});
 }
@@ -105,7 +106,8 @@ TEST_CASE("run directory: the log is appended to, and trimmed for a resumed run"
   run.log("{\"note\":\"no step\"}");
   std::ofstream(folder.path / "log.jsonl", std::ios::app) << "{\"step\":10,\"lo";  // a kill cut it short
   run.trim_log(40);
-  CHECK(text_of(folder.path / "log.jsonl") == "{\"step\":20,\"loss\":1.5}\n{\"step\":40,\"loss\":1.5}\n{\"note\":\"no step\"}\n");
+  CHECK(text_of(folder.path / "log.jsonl") ==
+        "{\"step\":20,\"loss\":1.5}\n{\"step\":40,\"loss\":1.5}\n{\"note\":\"no step\"}\n");
   run.log("{\"step\":60}");
   CHECK(text_of(folder.path / "log.jsonl").ends_with("\"no step\"}\n{\"step\":60}\n"));
 

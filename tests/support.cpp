@@ -56,6 +56,8 @@ std::vector<float> hashed_initial(const std::string& name, int64_t n) {
     double s = 0;
     for (float x : v) s += double(x) * double(x);
     for (float& x : v) x = float(double(x) / std::sqrt(s));
+  } else if (norm && leaf == "bias" && name.starts_with("D.") && !name.starts_with("D.decoder")) {
+    for (float& x : v) x = 0.25f * x + (x < 0 ? -0.75f : 0.75f);
   } else if (leaf == "bias" || part.starts_with("noise")) {
     for (float& x : v) x = 0.125f * x;
   } else if (norm) {

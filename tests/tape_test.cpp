@@ -49,7 +49,8 @@ TEST_CASE("tape: gradients of a value used several times add") {
               return concat_flat(early, combine(0.5f, v[0], 0.5f, v[1]));
             },
             [](const std::vector<Array>& v) {
-              const Array early = reference::concat_flat(ref_act(v[0], Activation::swish), ref_act(v[1], Activation::tanh));
+              const Array early =
+                  reference::concat_flat(ref_act(v[0], Activation::swish), ref_act(v[1], Activation::tanh));
               return reference::concat_flat(early, reference::combine(0.5, v[0], 0.5, v[1]));
             }});
   check_op({"both halves of one gradient to one value",
@@ -63,16 +64,15 @@ TEST_CASE("tape: gradients of a value used several times add") {
               return reference::combine(1, reference::concat_flat(v[0], v[0]), 1,
                                         reference::concat_flat(ref_act(v[0], Activation::sigmoid), v[0]));
             }});
-  check_op({"one weight in three convolutions",
-            {random_array("x", Shape{1, 5, 4, 3}), random_array("w", Shape{3, 3, 3, 3}, 0.5)},
-            {},
-            [](const std::vector<Var>& v) {
-              return upsample_conv3x3(conv2d(conv2d(v[0], v[1], 1, 1), v[1], 1, 1), v[1]);
-            },
-            [](const std::vector<Array>& v) {
-              const Array twice = reference::conv2d(reference::conv2d(v[0], v[1], 1, 1), v[1], 1, 1);
-              return reference::conv2d(reference::nearest_resize(twice, 10, 8), v[1], 1, 1);
-            }});
+  check_op(
+      {"one weight in three convolutions",
+       {random_array("x", Shape{1, 5, 4, 3}), random_array("w", Shape{3, 3, 3, 3}, 0.5)},
+       {},
+       [](const std::vector<Var>& v) { return upsample_conv3x3(conv2d(conv2d(v[0], v[1], 1, 1), v[1], 1, 1), v[1]); },
+       [](const std::vector<Array>& v) {
+         const Array twice = reference::conv2d(reference::conv2d(v[0], v[1], 1, 1), v[1], 1, 1);
+         return reference::conv2d(reference::nearest_resize(twice, 10, 8), v[1], 1, 1);
+       }});
 }
 
 TEST_CASE("tape: the caller's gradient of a root stays as it is") {
@@ -80,7 +80,8 @@ TEST_CASE("tape: the caller's gradient of a root stays as it is") {
   NoiseInjection injection;
   const ParameterSet set(injection, true);
   const Var x = leaf("x");
-  const Tensor noise = to_tensor(random_array("noise", Shape{2, 3, 4, 1})), seed = to_tensor(random_array("seed", kShape));
+  const Tensor noise = to_tensor(random_array("noise", Shape{2, 3, 4, 1})),
+               seed = to_tensor(random_array("seed", kShape));
   const std::vector<float> before = seed.to_vector();
   Tape tape;
   Recording recording(tape);
@@ -162,7 +163,8 @@ TEST_CASE("tape: segments run on their own and may be continued") {
   }
   CHECK(gradient(critic).v == d_gradient.v);
   const Reference whole = [](const std::vector<Array>& v) {
-    Array m = reference::mean(reference::conv2d(ref_act(reference::conv2d(v[0], v[1], 1, 1), Activation::swish), v[2], 1, 0));
+    Array m =
+        reference::mean(reference::conv2d(ref_act(reference::conv2d(v[0], v[1], 1, 1), Activation::swish), v[2], 1, 0));
     m.v[0] = -m.v[0];
     return m;
   };
@@ -230,7 +232,9 @@ TEST_CASE("tape: gradients of parameters gather over backwards until zero_grad")
     Recording recording(tape);
     group.prepare(set.values, set.grads, set.vectors);
     const Var x(to_tensor(random_array("x", kShape)));
-    tape.backward({{difference_loss(norm_act(conv2d(x, net.conv.normalised, 1, 1), net.norm, Activation::leaky_relu), zeros(kShape), 2), weight}});
+    tape.backward({{difference_loss(norm_act(conv2d(x, net.conv.normalised, 1, 1), net.norm, Activation::leaky_relu),
+                                    zeros(kShape), 2),
+                    weight}});
   };
   pass(1.f);
   const Array once = to_array(set.grads);

@@ -132,7 +132,8 @@ void probe_many_column_sums(Stream stream, int64_t rows, int channels, const flo
   column_sums<float, kProbeManySums>(stream, 1, rows, channels, AddMany{channels, x}, out, scratch);
 }
 
-void probe_segment_sums(Stream stream, DType t, int64_t segments, int64_t n, const void* x, float* out, float* scratch) {
+void probe_segment_sums(Stream stream, DType t, int64_t segments, int64_t n, const void* x, float* out,
+                        float* scratch) {
   with_dtype(t, [&]<class T>() {
     segment_sums<T, kProbeSums>(stream, segments, n, AddUp<T>{n, (const T*)x}, out, scratch);
   });
