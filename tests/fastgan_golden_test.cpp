@@ -35,7 +35,7 @@ double worst_of(const SafetensorsFile& file, const ParameterSet& set, const std:
     double error = golden_error(file, prefix + e.name, (gradients ? set.gradient(e) : set.tensor(e)).to_vector());
     // A noise weight's gradient is one number, the small difference of sums over all pixels: a digit less is left of it.
     if (gradients && e.count() == 1) error *= 0.1;
-    if (error > worst || error != error) {
+    if (error > worst || error > 1e-4 || error != error) {
       worst = error;
       MESSAGE(prefix << e.name << " " << error);
     }
@@ -97,7 +97,7 @@ void check_forward(int size, int64_t batch, int part, bool fold) {
     Recording recording(tape);
     ds.prepare(dp.values, dp.grads, dp.vectors);
     es.prepare(dp.values, dp.grads, dp.vectors);
-    const Var x(picture("real", size)), near = nearest_resize(x, s, s);
+    const Var x(picture(size >= 512 ? "real.b" : "real", size)), near = nearest_resize(x, s, s);
     const Features f = d({x, near});
     const Tensor corner = draw_corner(random->uniform("part", Shape{1, 1}));
     const Reconstructions r = d.reconstruct(f, corner);
@@ -244,5 +244,5 @@ void check_training(int size, int64_t batch, const std::string& salt) {
 
 }  // namespace
 
-TEST_CASE("golden: three whole training iterations at 64 px") { check_training(64, 4, "g"); }
-TEST_CASE("golden: three whole training iterations at 256 px") { check_training(256, 2, "p"); }
+TEST_CASE("golden: three whole training iterations at 64 px") { check_training(64, 4, ""); }
+TEST_CASE("golden: three whole training iterations at 256 px") { check_training(256, 2, ""); }

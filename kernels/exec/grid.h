@@ -1,5 +1,5 @@
 // What the host executor knows of a launch as a whole: its shape and limits, the order of its blocks, the error that
-// ends it; and two things that every block needs, shared memory and error texts. host.cpp alone includes this file.
+// ends it; and the parts of a block: threads, warps, shared memory. host.cpp alone includes this file.
 #pragma once
 
 #include <atomic>
@@ -131,7 +131,9 @@ inline void Grid::prepare() {
 inline uint3 Grid::block_at(std::uint64_t turn) const {
   std::uint64_t i = turn;
   if (order == 1) i = blocks - 1 - turn;
-  if (order > 1) i = static_cast<std::uint64_t>(static_cast<unsigned __int128>(turn) * stride % blocks);
+  if (order > 1)
+    i = static_cast<std::uint64_t>((static_cast<unsigned __int128>(turn) * stride + static_cast<unsigned>(order)) %
+                                   blocks);
   return {static_cast<unsigned>(i % at.grid.x), static_cast<unsigned>(i / at.grid.x % at.grid.y),
           static_cast<unsigned>(i / at.grid.x / at.grid.y)};
 }
@@ -145,7 +147,32 @@ inline void Grid::fail(std::uint64_t turn, std::exception_ptr what) {
   stop = true;
 }
 
-// ---- Shared memory --------------------------------------------------------------------------------------------------
+// ---- What a block consists of ---------------------------------------------------------------------------------------
+
+enum class Wait : std::uint8_t { kNone, kBarrier, kSync, kShuffle, kVote };
+inline void append(std::string& s, Wait v) {
+  constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a shuffle", "a vote"};
+  s += kNames[static_cast<int>(v)];
+}
+
+struct Thread {
+  uint3 index;
+  unsigned flat;
+  Wait wait = Wait::kNone;
+  unsigned mask;            // of the warp operation it waits in
+  Site site;                // where it waits
+  Fiber* fiber;             // whose stack it runs on
+  bool syncs = false;       // changes with every __syncwarp; see warp_sync()
+  std::uint64_t tags[2]{};  // for ThreadSanitizer: only their addresses are used
+};
+
+struct Warp {
+  unsigned alive;                // lanes that have not returned, those that have not started included
+  unsigned arrived;              // lanes that wait in a warp operation
+  bool alike;                    // all of these name the same mask, operation and site: the usual case
+  std::uint64_t value[kWarp]{};  // what a lane brings; once the operation is complete, what it takes away
+  std::uint8_t source[kWarp]{};
+};
 
 /// Shared memory: a heap block of exactly the size that the kernel asked for.
 class Shared {

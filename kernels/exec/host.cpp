@@ -35,31 +35,6 @@ namespace {
 
 // ---- One block, on one OS thread ------------------------------------------------------------------------------------
 
-enum class Wait : std::uint8_t { kNone, kBarrier, kSync, kShuffle, kVote };
-void append(std::string& s, Wait v) {
-  constexpr const char* kNames[] = {"nothing", "__syncthreads", "__syncwarp", "a shuffle", "a vote"};
-  s += kNames[static_cast<int>(v)];
-}
-
-struct Thread {
-  uint3 index;
-  unsigned flat;
-  Wait wait = Wait::kNone;
-  unsigned mask;            // of the warp operation it waits in
-  Site site;                // where it waits
-  Fiber* fiber;             // whose stack it runs on
-  bool syncs = false;       // changes with every __syncwarp; see warp_sync()
-  std::uint64_t tags[2]{};  // for ThreadSanitizer: only their addresses are used
-};
-
-struct Warp {
-  unsigned alive;                // lanes that have not returned, those that have not started included
-  unsigned arrived;              // lanes that wait in a warp operation
-  bool alike;                    // all of these name the same mask, operation and site: the usual case
-  std::uint64_t value[kWarp]{};  // what a lane brings; once the operation is complete, what it takes away
-  std::uint8_t source[kWarp]{};
-};
-
 struct Abandoned {};  // unwinds the threads of a block in which another one failed
 
 class Block {
@@ -250,14 +225,10 @@ void Block::run_threads(Fiber& self) {
   while (!kRaceCheck && started_ < size_ && ready_.empty() && !abandoned_);
 }
 
-/// What orders a thread's life for ThreadSanitizer: all of it is after the launch, and before the launch's return; and
-/// those that still meet at barriers know what a thread that has returned did.
+/// For ThreadSanitizer: all of a thread's life is after the launch, and before the launch's return.
 struct Block::Life {
   explicit Life(Block& block) : block_(block) { acquire(&block.start_tag_); }
-  ~Life() {
-    release(&block_.end_tag_);
-    for (std::uint64_t& tag : block_.barrier_tags_) release(&tag);
-  }
+  ~Life() { release(&block_.end_tag_); }
   Block& block_;
 };
 

@@ -1,6 +1,9 @@
 // The host executor runs sound kernels right, in every order of the threads. Each is compared with a plain loop.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -150,6 +153,85 @@ TEST_CASE("threads that return early are not waited for") {
         REQUIRE(y[i] == x[first + length - 1 - (i - first)]);
       }
     });
+  }
+}
+
+TEST_CASE("lanes that return early are not waited for") {
+  for (const int lanes : {1, 7, 31, 32})
+    in_all_orders([&] {
+      std::vector<int> counts(2, -1);
+      ballot_after_return(lanes, counts.data());
+      CHECK(counts == std::vector<int>{lanes, lanes});
+    });
+}
+
+TEST_CASE("warp operations of several groups of lanes at once") {
+  std::vector<int> x(64), expected(64, 0);
+  for (int i = 0; i < 64; i++) x[i] = i * i;
+  for (int i = 0; i < 64; i++)
+    for (int k = i / 32 * 32 + i % 4; k < i / 32 * 32 + 32; k += 4) expected[i] += x[k];
+  in_all_orders([&] {
+    std::vector<int> y(64, -1);
+    sums_in_groups(x.data(), y.data());
+    CHECK(y == expected);
+  });
+}
+
+TEST_CASE("the order of the threads is the one that was asked for") {
+  const int n = 100;
+  const auto turns_in = [&](int order) {
+    executor::set_order(order);
+    CHECK(executor::order() == order);
+    std::vector<int> turns(2 * n, -1);
+    int counter = 0;
+    record_turns(n, &counter, turns.data());
+    executor::set_order(0);
+    return turns;
+  };
+  std::vector<int> forward(2 * n), backward(2 * n);
+  for (int i = 0; i < 2 * n; i++) {
+    forward[i] = i % n;
+    backward[i] = n - 1 - i % n;
+  }
+  CHECK(turns_in(0) == forward);
+  CHECK(turns_in(1) == backward);
+  CHECK(turns_in(7) == turns_in(7));
+  CHECK(turns_in(7) != turns_in(8));
+  for (const int seed : {2, 7, 8}) {
+    const std::vector<int> turns = turns_in(seed);
+    for (const int half : {0, n})
+      CHECK(std::is_permutation(turns.begin() + half, turns.begin() + half + n, forward.begin()));
+    CHECK_FALSE(std::is_sorted(turns.begin(), turns.begin() + n));
+    CHECK_FALSE(std::is_sorted(turns.rbegin() + n, turns.rend()));
+    CHECK_FALSE(std::equal(turns.begin(), turns.begin() + n, turns.begin() + n));
+  }
+}
+
+TEST_CASE("blocks are run in the same order, where one OS thread runs them") {
+  const int blocks = 24;
+  const auto turns_in = [&](int order) {
+#if defined(_OPENMP)
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+#endif
+    executor::set_order(order);
+    std::vector<int> turns(blocks, -1);
+    int counter = 0;
+    record_blocks(dim3(4, 2, 3), &counter, turns.data());
+    executor::set_order(0);
+#if defined(_OPENMP)
+    omp_set_num_threads(threads);
+#endif
+    return turns;
+  };
+  std::vector<int> forward(blocks);
+  std::iota(forward.begin(), forward.end(), 0);
+  CHECK(turns_in(0) == forward);
+  CHECK(turns_in(1) == std::vector<int>(forward.rbegin(), forward.rend()));
+  for (const int seed : {2, 7, 8}) {
+    const std::vector<int> turns = turns_in(seed);
+    CHECK(std::is_permutation(turns.begin(), turns.end(), forward.begin()));
+    CHECK(turns != forward);
   }
 }
 

@@ -35,6 +35,19 @@ void indices(dim3 grid, dim3 block, unsigned* out, unsigned* lanes);
 /// Threads beyond n return before the barrier that the others meet at; y = x reversed in runs of 64.
 void early_return(int n, const float* x, float* y);
 
+/// Lanes from `lanes` on return before the others count themselves by a ballot of the full mask. One block of 64.
+void ballot_after_return(int lanes, int* counts);
+
+/// y[i] = the sum of x over the lanes of i's warp that are equal to i modulo 4, which go through i % 4 + 1 rounds of
+/// shuffles among themselves. 64 threads.
+void sums_in_groups(const int* x, int* y);
+
+/// turns[k]: the flat index of the thread that ran as the k-th of the block, before and after a barrier.
+void record_turns(int threads, int* counter, int* turns);
+
+/// turns[k]: the flat index of the block that ran as the k-th.
+void record_blocks(dim3 grid, int* counter, int* turns);
+
 /// Reverses x[n], n <= 1024, in dynamic shared memory.
 void reverse_dynamic(int n, const float* x, float* y);
 

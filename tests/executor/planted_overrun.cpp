@@ -12,21 +12,6 @@
 namespace kiln::cpu {
 namespace {
 
-/// Uses `depth` KB of stack. Not a kernel for nvcc: recursion of unknown depth has no stack size there.
-__attribute__((noinline)) int eat_stack(int depth, volatile char* above) {
-  volatile char kilobyte[1024];
-  kilobyte[0] = above[0];
-  kilobyte[1023] = above[0];
-  return depth == 0 ? kilobyte[0] : eat_stack(depth - 1, kilobyte) + kilobyte[1023];
-}
-
-/// The second thread's stack is a fiber: the first one waits.
-__global__ void eat_stack_kernel(int depth, float* y) {
-  char one = 1;
-  if (threadIdx.x == 0) __syncthreads();
-  if (threadIdx.x == 1) y[1] = static_cast<float>(eat_stack(depth, &one));
-}
-
 int run(const std::string& what, bool fixed) {
   // Heap blocks of the exact size: what lies behind them is AddressSanitizer's.
   const auto x = std::make_unique<float[]>(64), y = std::make_unique<float[]>(64);
@@ -34,8 +19,6 @@ int run(const std::string& what, bool fixed) {
     shared_overrun(fixed, y.get());
   else if (what == "global")
     global_overrun(fixed, 64, y.get());
-  else if (what == "stack")
-    launch({1, 2}, eat_stack_kernel, fixed ? 100 : 1000, y.get());
   else if (what == "missing_barrier")
     missing_barrier(fixed, x.get(), y.get());
   else if (what == "second_barrier")

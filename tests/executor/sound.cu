@@ -130,6 +130,34 @@ __global__ void early_return_kernel(int n, const float* x, float* y) {
   y[i] = run[length - 1 - threadIdx.x];
 }
 
+__global__ void ballot_after_return_kernel(int lanes, int* counts) {
+  const int lane = threadIdx.x % 32;
+  if (lane >= lanes) return;
+  const int count = __popc(__ballot_sync(0xffffffffu, 1));
+  if (lane == 0) counts[threadIdx.x / 32] = count;
+}
+
+__global__ void sums_in_groups_kernel(const int* x, int* y) {
+  const int t = threadIdx.x, group = t % 4;
+  const unsigned mask = 0x11111111u << group;
+  int sum = 0;
+  for (int round = 0; round <= group; round++) {  // the groups of a warp do not keep step
+    sum = x[t];
+    for (int o = 4; o < 32; o *= 2) sum += __shfl_xor_sync(mask, sum, o);
+  }
+  y[t] = sum;
+}
+
+__global__ void record_turns_kernel(int* counter, int* turns) {
+  turns[atomicAdd(counter, 1)] = threadIdx.x;
+  __syncthreads();
+  turns[atomicAdd(counter, 1)] = threadIdx.x;
+}
+
+__global__ void record_blocks_kernel(int* counter, int* turns) {
+  turns[atomicAdd(counter, 1)] = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+}
+
 __global__ void reverse_dynamic_kernel(int n, const float* x, float* y) {
   DYN_SMEM(float, s);
   const int t = threadIdx.x;
@@ -216,6 +244,10 @@ void indices(dim3 grid, dim3 block, unsigned* out, unsigned* lanes) {
   launch({grid, block}, indices_kernel, out, lanes);
 }
 void early_return(int n, const float* x, float* y) { launch({(n + 63) / 64, 64}, early_return_kernel, n, x, y); }
+void ballot_after_return(int lanes, int* counts) { launch({1, 64}, ballot_after_return_kernel, lanes, counts); }
+void sums_in_groups(const int* x, int* y) { launch({1, 64}, sums_in_groups_kernel, x, y); }
+void record_turns(int threads, int* counter, int* turns) { launch({1, threads}, record_turns_kernel, counter, turns); }
+void record_blocks(dim3 grid, int* counter, int* turns) { launch({grid, 1}, record_blocks_kernel, counter, turns); }
 void reverse_dynamic(int n, const float* x, float* y) {
   launch({1, 1024, n * sizeof(float)}, reverse_dynamic_kernel, n, x, y);
 }
