@@ -1,5 +1,6 @@
 #include "engine/checkpoint.h"
 
+#include <charconv>
 #include <cstring>
 
 #include "engine/error.h"
@@ -47,6 +48,31 @@ void CheckpointWriter::add_optimiser(const std::string& prefix, const ParameterS
 
 void CheckpointWriter::write(const std::filesystem::path& path) const { write_safetensors(path, entries_, metadata_); }
 
+const std::string& metadata_text(const SafetensorsFile& file, const std::string& key) {
+  const auto it = file.metadata().find(key);
+  if (it == file.metadata().end())
+    fail("{}: the metadata '{}' is missing; training cannot go on from it", file.path(), key);
+  return it->second;
+}
+
+int64_t metadata_integer(const SafetensorsFile& file, const std::string& key) {
+  const std::string& text = metadata_text(file, key);
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail("{}: the metadata '{}' is '{}', not a whole number; the file was not written by kiln", file.path(), key, text);
+  return value;
+}
+
+double metadata_number(const SafetensorsFile& file, const std::string& key) {
+  const std::string& text = metadata_text(file, key);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail("{}: the metadata '{}' is '{}', not a number; the file was not written by kiln", file.path(), key, text);
+  return value;
+}
+
 void load_parameters(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set) {
   for (const auto& e : set.entries()) load_tensor(file, prefix + e.name, set.tensor(e));
 }
@@ -56,9 +82,7 @@ void load_optimiser(const SafetensorsFile& file, const std::string& prefix, Para
     for (const auto& e : set.entries())
       if (e.kind == ParameterSet::Entry::parameter)
         load_tensor(file, prefix + (which == 0 ? "m." : "v.") + e.name, set.moment(e, which));
-  const auto it = file.metadata().find(prefix + "steps");
-  if (it == file.metadata().end()) fail("{}: the optimiser's state {} is missing; training cannot go on from it", file.path(), prefix);
-  set.set_steps(std::stoll(it->second));
+  set.set_steps(metadata_integer(file, prefix + "steps"));
 }
 
 }  // namespace kiln

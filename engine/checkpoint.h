@@ -28,6 +28,11 @@ class CheckpointWriter {
   std::map<std::string, std::string> metadata_;
 };
 
+/// What a file's metadata says under a key. Throw kiln::Error naming file and key where it is missing or no number.
+const std::string& metadata_text(const SafetensorsFile& file, const std::string& key);
+int64_t metadata_integer(const SafetensorsFile& file, const std::string& key);
+double metadata_number(const SafetensorsFile& file, const std::string& key);
+
 /// Loads what CheckpointWriter::add wrote. Throws kiln::Error naming the file and the tensor that is missing or has another
 /// shape.
 void load_parameters(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set);

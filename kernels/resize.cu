@@ -77,10 +77,9 @@ struct AreaBackward {
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
     const Pixel p = pixel(r, s.h, s.w);
-    // Windows may overlap by one where the sizes do not divide: walk back to the first one that still holds this pixel.
-    int i0 = int(int64_t(p.i) * s.out_h / s.h), j0 = int(int64_t(p.j) * s.out_w / s.w);
-    while (i0 > 0 && window_end(i0 - 1, s.h, s.out_h) > p.i) i0--;
-    while (j0 > 0 && window_end(j0 - 1, s.w, s.out_w) > p.j) j0--;
+    // The first window that ends behind this pixel: windows overlap by one where the sizes do not divide, and then the loops
+    // below reach the second one.
+    const int i0 = int(int64_t(p.i) * s.out_h / s.h), j0 = int(int64_t(p.j) * s.out_w / s.w);
     Pack<P> acc(0.f);
     for (int i = i0; i < s.out_h && window_begin(i, s.h, s.out_h) <= p.i; i++)
       for (int j = j0; j < s.out_w && window_begin(j, s.w, s.out_w) <= p.j; j++) {

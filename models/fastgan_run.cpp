@@ -133,15 +133,10 @@ void Run::load_checkpoint(const std::filesystem::path& path) {
   load_parameters(file, "ema.", model_->average_params);
   load_optimiser(file, "opt_g.", model_->g_params);
   load_optimiser(file, "opt_d.", model_->d_params);
-  const auto number = [&](const char* key) -> std::string {
-    const auto n = meta.find(key);
-    if (n == meta.end()) fail("{}: the metadata '{}' is missing; the checkpoint is not whole", path.string(), key);
-    return n->second;
-  };
-  step_ = std::stoll(number("step"));
-  best_step_ = std::stoll(number("best_step"));
-  best_distance_ = std::stod(number("best_distance"));
-  if (number("data") != fmt::format("{:016x}", fingerprint_))
+  step_ = metadata_integer(file, "step");
+  best_step_ = metadata_integer(file, "best_step");
+  best_distance_ = metadata_number(file, "best_distance");
+  if (metadata_text(file, "data") != fmt::format("{:016x}", fingerprint_))
     line_.print("the pictures are not those that this run began with: it goes on, but not bit for bit");
 }
 

@@ -36,7 +36,10 @@ dnnl::stream& cpu_stream() {
   return s;
 }
 
-memory::data_type type_of(DType t) { return t == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32; }
+memory::data_type type_of(DType t) {
+  KILN_ASSERT(t == DType::f32 || t == DType::bf16);  // oneDNN has no f16 convolution on CPUs
+  return t == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
 
 /// Weight descriptor with logical dims (oc, c, kh, kw) over our memory order.
 memory::desc plain_weights(const ConvShape& s) {

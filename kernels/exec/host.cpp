@@ -236,10 +236,12 @@ void Block::run_next_thread(Fiber& self) {
   Thread& thread = threads_[order_[started_++]];
   thread.fiber = &self;
   set_current(thread);
+  const Body body = grid_->body;
+  const void* const call = grid_->call;
   try {
     const Life life(*this);
     const Seen kernel;
-    grid_->body(grid_->call);
+    body(call);
   } catch (const Abandoned&) {
   } catch (...) {
     abandon(std::current_exception());

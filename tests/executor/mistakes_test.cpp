@@ -226,7 +226,7 @@ __global__ void eat_stack_kernel(int depth) {
 }  // namespace
 }  // namespace kiln::cpu
 
-TEST_CASE("a stack that overflows hits its guard page") {
+TEST_CASE("a stack that overflows hits its guard page" * doctest::skip(KILN_UNDER_TSAN)) {
   for (const int depth : {100, 300}) {
     std::fflush(nullptr);
     const pid_t child = fork();

@@ -13,7 +13,7 @@
 #include "tests/executor/kernels.h"
 
 #if defined(__SANITIZE_THREAD__)
-#define KILN_UNDER_TSAN 1  // which ends the program at the planted races, and does not know OpenMP's barriers
+#define KILN_UNDER_TSAN 1  // which fails at the planted races, and knows neither OpenMP's barriers nor fork()
 #elif defined(__has_feature)
 #define KILN_UNDER_TSAN __has_feature(thread_sanitizer)
 #else
