@@ -117,8 +117,8 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const kiln::Error& e) {
     fmt::print(stderr, "emoji_faces: {}\n", e.what());
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "emoji_faces: not enough memory\n");
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "emoji_faces: {}\n", e.what());
   }
   return 2;
 }

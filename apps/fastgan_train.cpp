@@ -3,7 +3,6 @@
 #include <cstdio>
 
 #include "apps/start.h"
-#include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "models/fastgan_run.h"
 
@@ -28,7 +27,7 @@ void add_flags(CLI::App& app, Flags& f) {
   };
   app.add_option("DIR", f.data, "folder of pictures (searched recursively: jpg, png, webp, bmp, tga)");
   const auto data = group("Pictures");
-  data(app.add_option("--size", o.network.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024 (default: 64 on a CPU, 256 on a GPU)"));
+  data(app.add_option("--size", o.network.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024 (default: 64)"));
   data(app.add_option("--fit", f.fit, "how other shapes become square: crop, squash, pad")->capture_default_str());
   data(app.add_option("--background", f.background, "under transparent and around padded pictures: R G B, 0 to 255")->expected(3)->capture_default_str());
   data(app.add_option("--flip", o.flip, "probability of mirroring a picture")->capture_default_str());
@@ -61,8 +60,8 @@ void add_flags(CLI::App& app, Flags& f) {
   training(app.add_option("--recon-weight", o.train.recon_weight, "its weight")->capture_default_str());
   training(app.add_option("--margin-low", o.train.margin_low, "hinge margins are drawn from [margin-low, 1); 1: the paper's constant")->capture_default_str());
   const auto network = group("Network");
-  network(app.add_option("--ngf", o.network.ngf, "base width of the generator (default: 16 on a CPU, 64 on a GPU)"));
-  network(app.add_option("--ndf", o.network.ndf, "base width of the discriminator (default: 16 on a CPU, 64 on a GPU)"));
+  network(app.add_option("--ngf", o.network.ngf, "base width of the generator (default: 16; published: 64)"));
+  network(app.add_option("--ndf", o.network.ndf, "base width of the discriminator (default: 16; published: 64)"));
   network(app.add_option("--nz", o.network.nz, "latent numbers")->capture_default_str());
   network(app.add_flag("--tanh", o.network.tanh, "tanh on the generator's pictures below 1024 px too"));
   network(app.add_flag("--no-noise", f.no_noise, "no noise injection, as in the paper's text"));
@@ -71,8 +70,8 @@ void add_flags(CLI::App& app, Flags& f) {
   network(app.add_flag("--sle-leaky", o.network.sle_leaky, "LeakyReLU in skip excitations, as in the paper's text (default: Swish)"));
   network(app.add_flag("--no-fold", f.no_fold, "do not fold upsampling into convolutions (slower, equal to rounding)"));
   const auto machine = group("Machine");
-  machine(app.add_option("--device", f.device, "auto, cpu, gpu")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
-  machine(app.add_option("--precision", f.precision, "auto, f32 (on a CPU both are f32)")->check(CLI::IsMember({"auto", "f32"}))->capture_default_str());
+  machine(app.add_option("--device", f.device, "auto, cpu; gpu is not in this version")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
+  machine(app.add_option("--precision", f.precision, "of the networks' activations: auto or f32, which are the same on a CPU")->check(CLI::IsMember({"auto", "f32"}))->capture_default_str());
   machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }

@@ -102,6 +102,10 @@ Var difference_loss(const Var& x, const Tensor& target, int power);
 /// sum += factor * x, for single numbers that are reported; an empty sum starts at 0.
 void add_scaled(Tensor& sum, const Tensor& x, float factor);
 
+/// Plain copies of memory, equal shapes, f32; no gradient.
+void copy(const Tensor& from, const Tensor& to);
+Tensor copy_of(const Tensor& x);
+
 // ---- augmentation (ops_augment.cpp) ---------------------------------------------------------------------------------
 
 /// DiffAugment of pictures [n, h, w, 3] (kernels/augment.h); uniforms [n, 7].

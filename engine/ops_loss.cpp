@@ -66,4 +66,15 @@ void add_scaled(Tensor& sum, const Tensor& x, float factor) {
   KILN_RUN(Work::pointwise, accumulate(stream, DType::f32, x.count(), factor, x.data(), sum.f32()));
 }
 
+void copy(const Tensor& from, const Tensor& to) {
+  KILN_ASSERT(from.shape() == to.shape());
+  KILN_RUN(Work::pointwise, scale(stream, DType::f32, from.count(), 1.f, from.f32(), to.f32()));
+}
+
+Tensor copy_of(const Tensor& x) {
+  const Tensor y(x.shape());
+  copy(x, y);
+  return y;
+}
+
 }  // namespace kiln

@@ -15,7 +15,7 @@ struct Words {
   uint32_t x, y, z, w;
 };
 
-/// Ten rounds on counter `c` with key (k0, k1); checked against the published test vectors in tests/random_test.cpp.
+/// Ten rounds on counter `c` with key (k0, k1); checked against the published test vectors in tests/kernel_adam_random_test.cpp.
 KILN_PHILOX_HD Words block(Words c, uint32_t k0, uint32_t k1) {
   for (int round = 0; round < 10; round++) {
     const uint64_t a = uint64_t(0xD2511F53u) * c.x, b = uint64_t(0xCD9E8D57u) * c.z;

@@ -33,7 +33,7 @@ struct Config {
 /// Throws kiln::Error, naming the flag, if a value is out of range.
 void check(const Config& c);
 
-/// Channels at a resolution: G's table, D's table, the decoders' table (section 1 of the specification).
+/// Channels at a resolution: G's table, D's table, the decoders' table (docs/fastgan.md).
 int64_t generator_channels(int resolution, int ngf);
 int64_t discriminator_channels(int resolution, int ndf);
 int64_t decoder_channels(int resolution, int base);

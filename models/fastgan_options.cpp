@@ -70,7 +70,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["grid"] = o.grid;
     j["device"] = name_of(o.device);
   }
-  return j.dump(2);
+  return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
 
 RunOptions from_json(const std::string& text, const std::string& source) {
@@ -106,7 +106,8 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     o.flip = j.at("flip");
     o.seed = j.at("seed");
     o.fit = fit_from_name(j.at("fit").get<std::string>());
-    o.background = {j.at("background")[0], j.at("background")[1], j.at("background")[2]};
+    const json& b = j.at("background");
+    o.background = {b.at(0), b.at(1), b.at(2)};
     if (j.contains("data")) {
       o.data = j.at("data").get<std::string>();
       o.steps = j.at("steps");

@@ -53,6 +53,7 @@ class Run {
   void upload_batch(int64_t step);
   std::vector<Tensor> real_batch();
   std::vector<Picture> sample(int64_t count);
+  void require_finite(const Losses& losses) const;
   void write_grid();
   void write_reconstructions();
   void measure();
@@ -128,6 +129,10 @@ void Run::load_checkpoint(const std::filesystem::path& path) {
   same("--ngf", o_.network.ngf, theirs.network.ngf);
   same("--ndf", o_.network.ndf, theirs.network.ndf);
   same("--nz", o_.network.nz, theirs.network.nz);
+  Config shape = theirs.network;
+  shape.fold_upsample = o_.network.fold_upsample;  // the same numbers, computed in another way
+  if (shape != o_.network)
+    fail("{}: was trained with other network options (--tanh, --no-noise, --no-sle-64, --no-d-gates, --sle-leaky); give the same ones", path.string());
   load_parameters(file, "G.", model_->g_params);
   load_parameters(file, "D.", model_->d_params);
   load_parameters(file, "ema.", model_->average_params);
@@ -136,8 +141,19 @@ void Run::load_checkpoint(const std::filesystem::path& path) {
   step_ = metadata_integer(file, "step");
   best_step_ = metadata_integer(file, "best_step");
   best_distance_ = metadata_number(file, "best_distance");
-  if (metadata_text(file, "data") != fmt::format("{:016x}", fingerprint_))
+  const bool same_pictures = metadata_text(file, "data") == fmt::format("{:016x}", fingerprint_);
+  // The best so far counts only where its checkpoint is, and for the pictures that it was measured with.
+  if (!o_.resume_file.empty() || !same_pictures) best_step_ = -1;
+  if (!same_pictures)
     line_.print("the pictures are not those that this run began with: it goes on, but not bit for bit");
+}
+
+/// A network that has diverged must not replace a good checkpoint.
+void Run::require_finite(const Losses& l) const {
+  for (const Tensor& x : {l.d_real, l.d_fake, l.g, l.recon_all, l.recon_small, l.recon_part})
+    if (!std::isfinite(x.item()))
+      fail("the loss is not a number at step {}: training diverged; the last checkpoint in {} is from before. Try a smaller --lr",
+           step_, (directory_->path() / "checkpoints").string());
 }
 
 void Run::save_checkpoint() {
@@ -251,10 +267,7 @@ void Run::report(const Losses& l, bool log_now, bool important) {
   const float dr = l.d_real.item(), df = l.d_fake.item(), g = l.g.item();
   const float ra = l.recon_all.item(), rs = l.recon_small.item(), rp = l.recon_part.item();
   const float lr = l.logit_real.item(), lf = l.logit_fake.item();
-  for (float x : {dr, df, g, ra, rs, rp})
-    if (!std::isfinite(x))
-      fail("the loss is not a number at step {}: training diverged; the last checkpoint in {} is from before. Try a smaller --lr",
-           step_, (directory_->path() / "checkpoints").string());
+  require_finite(l);
   const size_t memory = context_.arena->stats().peak;
   if (log_now) {
     json j{{"step", step_}, {"images", step_ * o_.batch}, {"seconds", now}, {"images_per_second", images_per_second_},
@@ -293,6 +306,7 @@ RunResult Run::train() {
   } else {
     model_->initialise(*random_);
   }
+  if (step_ >= o_.steps) fail("{}: the run has done {} steps already; give more with --steps", o_.out.string(), step_);
   first_step_ = last_report_step_ = step_;
   directory_->write_text("config.json", to_json(o_, true) + "\n");
   line_.print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({} threads); to {}", o_.network.size,
@@ -300,7 +314,6 @@ RunResult Run::train() {
                           o_.batch, "f32", name_of(o_.device), omp_get_max_threads(), o_.out.string()));
   if (reference_) line_.print(reference_->description());
   if (step_ > 0) line_.print(fmt::format("going on from step {}", step_));
-  if (step_ >= o_.steps) fail("{}: the run has done {} steps already; give more with --steps", o_.out.string(), step_);
 
   context_.profile.on = o_.profile;
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
@@ -327,6 +340,7 @@ RunResult Run::train() {
       grid_step = step_;
     }
     if (due(o_.checkpoint_every)) {
+      require_finite(losses);
       save_checkpoint();
       saved_step = step_;
     }
@@ -370,7 +384,7 @@ RunResult train(const RunOptions& o) {
 
 void dry_run(const RunOptions& o) {
   check(o);
-  Context context(o.device, true);
+  Context context(o.device, true, size_t(o.memory_gb * (1ull << 30)));
   UseContext use(context);
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);

@@ -118,6 +118,8 @@ Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o)
     d_params.adam_step(o.adam, {}, nullptr);
     train_generator(tape, std::move(fakes), 1.f, out);
   } else {  // the same in parts: G runs forward once more, so that one part's activations are all that is ever kept
+    // Both passes start from the same statistics and singular vectors, so that G is trained on the fakes that D saw.
+    const Tensor statistics = copy_of(g_params.statistics), vectors = copy_of(g_params.vectors);
     each_part([&](const Tensor& real) {
       NoGrad none;
       const Pictures fakes = augmented_fakes(real.shape()[0], o);
@@ -126,6 +128,8 @@ Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o)
       train_on_fakes(fakes, share, o, out);
     });
     d_params.adam_step(o.adam, {}, nullptr);
+    copy(statistics, g_params.statistics);
+    copy(vectors, g_params.vectors);
     each_part([&](const Tensor& real) {
       Tape tape;
       Pictures fakes;

@@ -14,7 +14,11 @@ if command -v ninja >/dev/null 2>&1; then generator="-G Ninja"; fi
 cmake -S . -B build-demo $generator -DKILN_CUDA=$cuda -DKILN_TESTS=OFF >build-demo.log 2>&1 || { cat build-demo.log >&2; exit 2; }
 cmake --build build-demo -j "$(nproc)" >>build-demo.log 2>&1 || { tail -40 build-demo.log >&2; exit 2; }
 mv build-demo.log build-demo/log.txt
-[ -d data/faces ] || ./emoji_faces data/faces
+if [ ! -d data/faces ]; then
+  rm -rf data/faces.part
+  ./emoji_faces data/faces.part
+  mv data/faces.part data/faces
+fi
 out=runs/demo
 i=2
 while [ -e "$out" ]; do out=runs/demo-$i; i=$((i + 1)); done

@@ -1,4 +1,4 @@
-// FastGAN against PyTorch: tests/golden/*.safetensors, written by tests/golden/make_golden.py from the specification.
+// FastGAN against PyTorch: tests/golden/*.safetensors, written by tests/golden/make_golden.py.
 #include <cstring>
 
 #include "kernels/augment.h"

@@ -28,6 +28,11 @@ void set_order(int order);
 namespace kiln::test {
 namespace {
 
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kUnderTsan = true;  // which does not know OpenMP's barriers, but sees races inside a block
+#else
+constexpr bool kUnderTsan = false;
+#endif
 constexpr size_t kAlign = 256;  // cudaMalloc's
 // AddressSanitizer has guard zones of its own, which see reads too: there a buffer ends where its memory ends.
 constexpr size_t kGuard = KILN_UNDER_ASAN ? 0 : kAlign;
@@ -86,7 +91,7 @@ class Setting {
   explicit Setting(const Way& way) : threads_(omp_get_max_threads()) {
     cpu::probe_force_wide(way.wide);
     cpu::executor::set_order(way.order);
-    omp_set_num_threads(way.threads);
+    omp_set_num_threads(kUnderTsan ? 1 : way.threads);
   }
   ~Setting() {
     cpu::probe_force_wide(false);
