@@ -3,8 +3,8 @@
 //   map          f(i)       every i in [0, n), in packs of P neighbouring elements
 //   map_rows     f(r, c)    every row r and every pack of channels at c: for what needs per-channel constants
 //   map_each     f(i)       the same, one element at a time: for work that is not a run of neighbours
-//   column_sums  f(r, c)    K sums per channel over the rows of each group (batch norm's statistics, the SLE gate's
-//   gradient) segment_sums f(s, i)    K sums per segment over its n elements (one picture, one loss)
+//   column_sums  f(r, c)    K sums per channel over the rows of each group (batch norm's statistics, a gate's gradient)
+//   segment_sums f(s, i)    K sums per segment over its n elements (one picture, one loss)
 //
 // A functor is a struct with `template <int P> KILN_HD ... operator()(...) const`. On the GPU the maps are grid-stride
 // kernels, on the CPU plain loops over threads. The sums are one cooperative kernel each for both executors: partial
