@@ -4,6 +4,7 @@
 
 #include "apps/start.h"
 #include "engine/error.h"
+#include "engine/run_directory.h"
 #include "models/fastgan_run.h"
 
 using namespace kiln;
@@ -127,15 +128,7 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
   const bool resumed = f.run.resume && f.run.resume_file.empty();
   if (resumed) {
     if (f.run.out.empty()) fail("--resume: name the run's directory with --out");
-    std::error_code e;
-    const auto config = f.run.out / "config.json";
-    if (!std::filesystem::exists(config, e)) fail("{}: there is no run to resume here; start one without --resume", f.run.out.string());
-    FILE* file = std::fopen(config.c_str(), "rb");
-    if (!file) fail("{}: cannot open", config.string());
-    std::string text(1 << 16, '\0');
-    text.resize(std::fread(text.data(), 1, text.size(), file));
-    std::fclose(file);
-    const RunOptions saved = from_json(text, config.string());
+    const RunOptions saved = from_json(RunDirectory::open(f.run.out).read_text("config.json"), (f.run.out / "config.json").string());
     Flags g;
     g.run = saved;
     CLI::App again("", "fastgan_train");

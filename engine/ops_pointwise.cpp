@@ -119,8 +119,6 @@ Var concat_flat(const Var& a, const Var& b) {
 
 namespace {
 
-using Resize = void (*)(Stream, DType, const ResizeShape&, const void*, void*);
-
 /// An op that changes h and w by a linear map and its adjoint.
 template <class Forward, class Backward>
 Var resize(const Var& x, int64_t h, int64_t w, Forward forward, Backward backward) {

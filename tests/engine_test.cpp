@@ -32,18 +32,6 @@ bool stops(F f) {
   return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 }
 
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 }  // namespace
 
 TEST_CASE("shape: sizes, counts, text") {

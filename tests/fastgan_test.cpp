@@ -51,16 +51,6 @@ int count_with(const ParameterSet& set, const std::string& part) {
   return n;
 }
 
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
 constexpr int kSizes[] = {32, 64, 128, 256, 512, 1024};
 
 }  // namespace

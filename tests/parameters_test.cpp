@@ -18,18 +18,6 @@ using fixtures::TempFolder;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
 struct Moments {
   double mean = 0, variance = 0, fourth = 0;
   explicit Moments(const std::vector<float>& v) {

@@ -1,5 +1,6 @@
 // The directory of a run: what it refuses, what it keeps, and its log.
 #include "engine/run_directory.h"
+#include "tests/support.h"
 
 #include <doctest/doctest.h>
 
@@ -7,22 +8,11 @@
 #include "tests/picture_fixtures.h"
 
 using namespace kiln;
+using namespace kiln::test;
 using fixtures::TempFolder;
 namespace fs = std::filesystem;
 
 namespace {
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 void touch(const fs::path& p, const std::string& text = "") { std::ofstream(p) << text; }
 

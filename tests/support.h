@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/context.h"
+#include "engine/error.h"
 #include "engine/random.h"
 #include "engine/safetensors.h"
 #include "engine/tape.h"
@@ -29,6 +30,19 @@ std::vector<float> hashed_normal(const std::string& name, int64_t n);   // unit 
 std::vector<float> hashed_initial(const std::string& name, int64_t n);
 
 inline Tensor tensor_of(const Shape& s, const std::vector<float>& v) { return from_vector(s, v); }
+
+/// What the kiln::Error says that f throws; empty if it throws none.
+template <class F>
+std::string error_of(F f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// max |a - b| / max |b|
 double relative_error(const std::vector<float>& a, const std::vector<float>& b);
