@@ -17,8 +17,9 @@ namespace kiln {
 Var conv2d(const Var& x, const Var& weight, int stride, int pad);
 /// Transposed convolution: x [n, h, w, c], weight [oc, kh, kw, c] -> [n, (h - 1) stride - 2 pad + kh, ..., oc].
 Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad);
-/// Nearest 2x upsampling followed by a 3x3 convolution with padding 1, weight [oc, 3, 3, c], as one 4x4 transposed
-/// convolution with box-summed weights: equal to conv2d(upsample2x(x), weight, 1, 1) to rounding.
+/// Nearest 2x upsampling followed by a 3x3 convolution with padding 1, weight [oc, 3, 3, c], without storing the upsampled
+/// picture: equal to conv2d(upsample2x(x), weight, 1, 1) to rounding. On a CPU in f32 nine matrix products a pixel
+/// (engine/upsample_conv.h), otherwise one 4x4 transposed convolution with box-summed weights.
 Var upsample_conv3x3(const Var& x, const Var& weight);
 /// The 1x1 -> k x k transposed convolution that starts a generator: z [n, c], weight [oc, k, k, c] -> [n, k, k, oc]. A matrix
 /// product.

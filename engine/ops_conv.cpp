@@ -2,6 +2,7 @@
 #include "engine/error.h"
 #include "engine/matrix.h"
 #include "engine/ops.h"
+#include "engine/upsample_conv.h"
 #include "kernels/fold.h"
 #include "kernels/pointwise.h"
 
@@ -35,6 +36,32 @@ Var transposed(const Var& x, const Var& weight, int stride, int pad) {
         conv_forward(s, dy, wv, dx);
         xn->add(dx);
       }
+    });
+  return y;
+}
+
+/// upsample_conv3x3 in nine products: the CPU's way.
+Var upsample_in_products(const Var& x, const Var& weight) {
+  const Shape &xs = x.shape(), ws = weight.shape();
+  const UpsampleShape s{xs[0], xs[1], xs[2], xs[3], ws[0]};
+  const bool record = recording({&x, &weight});
+  const Tensor u(Shape{9, s.oc, s.c});
+  KILN_RUN(Work::convolution, upsample_products(stream, int(s.oc), int(s.c), weight.value.f32(), u.f32()));
+  Var y(Tensor(Shape{s.n, 2 * s.h, 2 * s.w, s.oc}), record);
+  upsample_conv_forward(s, x.value, u, y.value);
+  if (record)
+    context().tape->push([s, xs, ws, xv = weight.node ? x.value : Tensor(), u = x.node ? u : Tensor(), xn = x.node, wn = weight.node,
+                          yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      const Tensor dx = xn ? xn->target(xs, DType::f32) : Tensor(), du = wn ? Tensor(Shape{9, s.oc, s.c}) : Tensor();
+      upsample_conv_backward(s, dy, u, xv, dx, du);
+      if (wn) {
+        const Tensor dw = wn->target(ws, DType::f32);
+        KILN_RUN(Work::convolution, upsample_products_backward(stream, int(s.oc), int(s.c), du.f32(), dw.f32()));
+        wn->add(dw);
+      }
+      if (xn) xn->add(dx);
     });
   return y;
 }
@@ -73,7 +100,8 @@ Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad) { ret
 
 Var upsample_conv3x3(const Var& x, const Var& weight) {
   const Shape ws = weight.shape();
-  KILN_ASSERT(ws[1] == 3 && ws[2] == 3);
+  KILN_ASSERT(ws[1] == 3 && ws[2] == 3 && ws[3] == x.shape()[3]);
+  if (context().device == Device::cpu && x.value.dtype() == DType::f32) return upsample_in_products(x, weight);
   const bool record = recording({&weight});
   Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}), record);
   KILN_RUN(Work::pointwise, upsample_fold(stream, int(ws[0]), int(ws[3]), weight.value.f32(), folded.value.f32()));

@@ -43,6 +43,45 @@ struct Unfold {
   }
 };
 
+// What tap t counts for in the combination k of an axis: 0 the sum of the taps, 1 minus tap 0, 2 tap 2.
+KILN_HD inline float product_sign(int k, int t) { return k == 0 ? 1.f : k == 1 ? (t == 0 ? -1.f : 0.f) : (t == 2 ? 1.f : 0.f); }
+
+struct Products {
+  int64_t outputs;
+  int channels;
+  const float* w;
+  float* u;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {  // r = (product, o)
+    const int v = int(r / outputs) / 3, h = int(r / outputs) % 3;
+    const float* from = w + r % outputs * 9 * channels + c;
+    Pack<P> acc(0.f);
+    for (int y = 0; y < 3; y++)
+      for (int x = 0; x < 3; x++) {
+        const float sign = product_sign(v, y) * product_sign(h, x);
+        if (sign != 0.f) acc += load<P>(from + (y * 3 + x) * channels) * sign;
+      }
+    store<P>(u + r * channels + c, acc);
+  }
+};
+
+struct ProductsBackward {
+  int64_t outputs;
+  int channels;
+  const float* du;
+  float* dw;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {  // r = (o, y, x)
+    const int y = int(r / 3 % 3), x = int(r % 3);
+    Pack<P> acc(0.f);
+    for (int k = 0; k < 9; k++) {
+      const float sign = product_sign(k / 3, y) * product_sign(k % 3, x);
+      if (sign != 0.f) acc += load<P>(du + (k * outputs + r / 9) * channels + c) * sign;
+    }
+    store<P>(dw + r * channels + c, acc);
+  }
+};
+
 }  // namespace
 
 void upsample_fold(Stream stream, int o, int i, const float* w, float* k) {
@@ -50,6 +89,13 @@ void upsample_fold(Stream stream, int o, int i, const float* w, float* k) {
 }
 void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw) {
   map_rows<float>(stream, int64_t(o) * 9, i, Unfold{i, dk, dw});
+}
+
+void upsample_products(Stream stream, int o, int i, const float* w, float* u) {
+  map_rows<float>(stream, int64_t(o) * 9, i, Products{o, i, w, u});
+}
+void upsample_products_backward(Stream stream, int o, int i, const float* du, float* dw) {
+  map_rows<float>(stream, int64_t(o) * 9, i, ProductsBackward{o, i, du, dw});
 }
 
 }  // namespace kiln::KILN_EXEC

@@ -8,4 +8,10 @@ KILN_KERNEL_API(
     /// w [o, 3, 3, i] -> k [o, 4, 4, i].
     void upsample_fold(Stream stream, int o, int i, const float* w, float* k);
     /// The adjoint: dw [o, 3, 3, i] from dk [o, 4, 4, i].
-    void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw);)
+    void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw);
+
+    /// w [o, 3, 3, i] -> u [9, o, i], the weights of the nine products of engine/upsample_conv.h: product 3 v + h has the sum
+    /// over all taps (0), minus tap 0 (1) or tap 2 (2) along the vertical (v) and the horizontal (h).
+    void upsample_products(Stream stream, int o, int i, const float* w, float* u);
+    /// The adjoint: dw [o, 3, 3, i] from du [9, o, i].
+    void upsample_products_backward(Stream stream, int o, int i, const float* du, float* dw);)

@@ -9,10 +9,10 @@ struct Pixel {
   int64_t n;
   int i, j;
 };
-/// Row r of a [n, h, w] picture stack.
+/// Row r of a [n, h, w] picture stack. In 32 bits (ResizeShape says so): 64-bit divisions took most of a pooling's time.
 KILN_HD Pixel pixel(int64_t r, int h, int w) {
-  const int64_t line = r / w;
-  return {line / h, int(line % h), int(r % w)};
+  const uint32_t row = uint32_t(r), line = row / uint32_t(w), n = line / uint32_t(h);
+  return {int64_t(n), int(line - n * uint32_t(h)), int(row - line * uint32_t(w))};
 }
 
 template <class T>
@@ -91,6 +91,21 @@ struct AreaBackward {
   }
 };
 
+/// Where the sizes divide, every pixel belongs to one window, and all windows have one area.
+template <class T>
+struct EvenAreaBackward {
+  ResizeShape s;
+  int rows, columns;  // of a window
+  const T* dy;
+  T* dx;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel p = pixel(r, s.h, s.w);
+    const T* from = dy + ((p.n * s.out_h + p.i / rows) * s.out_w + p.j / columns) * s.c + c;
+    store<P>(dx + r * s.c + c, load<P>(from) * (1.0f / float(rows * columns)));
+  }
+};
+
 template <class T>
 struct CropForward {
   ResizeShape s;
@@ -146,7 +161,13 @@ void area_forward(Stream stream, DType t, const ResizeShape& s, const void* x, v
   });
 }
 void area_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx) {
-  with_dtype(t, [&]<class T>() { map_rows<T>(stream, s.n * s.h * s.w, s.c, AreaBackward<T>{s, (const T*)dy, (T*)dx}); });
+  with_dtype(t, [&]<class T>() {
+    if (s.h % s.out_h == 0 && s.w % s.out_w == 0)
+      map_rows<T>(stream, s.n * s.h * s.w, s.c,
+                  EvenAreaBackward<T>{s, s.h / s.out_h, s.w / s.out_w, (const T*)dy, (T*)dx});
+    else
+      map_rows<T>(stream, s.n * s.h * s.w, s.c, AreaBackward<T>{s, (const T*)dy, (T*)dx});
+  });
 }
 void corner_crop_forward(Stream stream, DType t, const ResizeShape& s, const int32_t* corner, const void* x, void* y) {
   with_dtype(t, [&]<class T>() {

@@ -4,7 +4,7 @@
 #include "kernels/exec/api.h"
 
 namespace kiln {
-/// Sizes of an input and an output picture.
+/// Sizes of an input and an output picture; fewer than 2^31 pixels in all.
 struct ResizeShape {
   int64_t n;
   int h, w, out_h, out_w, c;

