@@ -41,6 +41,7 @@ struct Context {
   Tape* tape = nullptr;      // where ops record; null records nothing
   bool training = true;      // batch norm uses and updates batch statistics; spectral norm iterates
   bool weights_frozen = false;  // parameters enter as constants: no weight gradients
+  DType storage = DType::f32;  // of activations and of the weights that convolutions read; parameters stay f32
 };
 
 /// The current context of this thread; asserts that there is one.

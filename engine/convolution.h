@@ -16,10 +16,14 @@ struct ConvShape {
   double flops() const { return 2.0 * double(n) * double(oh * ow) * double(oc) * double(c) * kh * kw; }
 };
 
-// x, y, dx, dy in one floating type; w and dw f32 in the order the shape says. All throw kiln::Error if the library refuses
-// the shape.
+// x, y, dx, dy and w in one floating type, f32, bf16 or f16; dw in f32 whatever the others are, and overwritten. Products are
+// added up in f32. w and dw are in the order the shape says. A library without a type converts: oneDNN has no f16 on CPUs and
+// computes it in f32; cuDNN gives dw of 16-bit inputs in 16 bits. All throw kiln::Error if the library refuses the shape.
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y);
 void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx);
 void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw);
+
+/// True where this CPU multiplies bf16 numbers (AVX512_BF16 or AMX). oneDNN emulates it elsewhere, slower than f32.
+bool cpu_has_bf16();
 
 }  // namespace kiln

@@ -21,8 +21,8 @@ Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad);
 /// picture: equal to conv2d(upsample2x(x), weight, 1, 1) to rounding. On a CPU in f32 nine matrix products a pixel
 /// (engine/upsample_conv.h), otherwise one 4x4 transposed convolution with box-summed weights.
 Var upsample_conv3x3(const Var& x, const Var& weight);
-/// The 1x1 -> k x k transposed convolution that starts a generator: z [n, c], weight [oc, k, k, c] -> [n, k, k, oc]. A matrix
-/// product.
+/// The 1x1 -> k x k transposed convolution that starts a generator: z [n, c] f32, weight [oc, k, k, c] -> [n, k, k, oc] of the
+/// weight's type. A matrix product.
 Var project(const Var& z, const Var& weight);
 
 // ---- normalisation (ops_norm.cpp) -----------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ struct PictureSet {
   /// Copies the pictures to the device.
   PictureSet(const uint8_t* data, int64_t count, int height, int width);
 };
-/// Pictures index[k] of the set on [-1, 1], mirrored where flips[k] < flip_below. index i32 [n], flips [n, 1].
+/// Pictures index[k] of the set on [-1, 1], in the context's storage type, mirrored where flips[k] < flip_below. index i32 [n], flips [n, 1].
 Tensor gather(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below);
 /// gather and augment in one pass.
 Tensor gather_augmented(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below,

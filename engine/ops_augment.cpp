@@ -48,8 +48,8 @@ PictureSet::PictureSet(const uint8_t* data, int64_t n, int h, int w)
 
 Tensor gather(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below) {
   const AugmentShape s{index.count(), set.height, set.width};
-  const Tensor out(Shape{s.n, s.h, s.w, 3});
-  KILN_RUN(Work::data, gather_pictures(stream, DType::f32, s, set.pixels.as<uint8_t>(), index.as<int32_t>(), flips.f32(),
+  const Tensor out(Shape{s.n, s.h, s.w, 3}, context().storage);
+  KILN_RUN(Work::data, gather_pictures(stream, out.dtype(), s, set.pixels.as<uint8_t>(), index.as<int32_t>(), flips.f32(),
                                        flip_below, out.data()));
   return out;
 }
@@ -57,8 +57,8 @@ Tensor gather(const PictureSet& set, const Tensor& index, const Tensor& flips, f
 Tensor gather_augmented(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below,
                         const AugmentPolicy& policy, const Tensor& uniforms) {
   const AugmentShape s{index.count(), set.height, set.width};
-  const Tensor out(Shape{s.n, s.h, s.w, 3});
-  KILN_RUN(Work::data, gather_augmented(stream, DType::f32, s, policy, set.pixels.as<uint8_t>(), set.means.f32(),
+  const Tensor out(Shape{s.n, s.h, s.w, 3}, context().storage);
+  KILN_RUN(Work::data, gather_augmented(stream, out.dtype(), s, policy, set.pixels.as<uint8_t>(), set.means.f32(),
                                         index.as<int32_t>(), flips.f32(), flip_below, uniforms.f32(), out.data()));
   return out;
 }

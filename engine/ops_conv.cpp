@@ -103,8 +103,9 @@ Var upsample_conv3x3(const Var& x, const Var& weight) {
   KILN_ASSERT(ws[1] == 3 && ws[2] == 3 && ws[3] == x.shape()[3]);
   if (context().device == Device::cpu && x.value.dtype() == DType::f32) return upsample_in_products(x, weight);
   const bool record = recording({&weight});
-  Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}), record);
-  KILN_RUN(Work::pointwise, upsample_fold(stream, int(ws[0]), int(ws[3]), weight.value.f32(), folded.value.f32()));
+  const DType t = weight.value.dtype();
+  Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}, t), record);
+  KILN_RUN(Work::pointwise, upsample_fold(stream, t, int(ws[0]), int(ws[3]), weight.value.data(), folded.value.data()));
   if (record)
     context().tape->push([ws, wn = weight.node, fn = folded.node] {
       const Tensor dk = fn->take();
@@ -122,16 +123,23 @@ Var project(const Var& z, const Var& weight) {
   KILN_ASSERT(z.shape().rank() == 2 && ws[3] == c);
   const bool record = recording({&z, &weight});
   // y[n, (o, p)] = z W', then the channels go last.
-  const Tensor flat(Shape{n, oc * kk});
-  matrix_product(false, true, n, oc * kk, c, z.value, weight.value, flat);
-  Var y(Tensor(Shape{n, ws[1], ws[2], oc}), record);
-  KILN_RUN(Work::pointwise, transpose(stream, n, int(oc), int(kk), flat.f32(), y.value.f32()));
+  const DType t = weight.value.dtype();
+  const auto in_storage = [t](const Tensor& f32) {
+    if (f32.dtype() == t) return f32;
+    const Tensor x(f32.shape(), t);
+    KILN_RUN(Work::pointwise, cast(stream, f32.dtype(), t, f32.count(), f32.data(), x.data()));
+    return x;
+  };
+  const Tensor zv = in_storage(z.value), flat(Shape{n, oc * kk}, t);
+  matrix_product(false, true, n, oc * kk, c, zv, weight.value, flat);
+  Var y(Tensor(Shape{n, ws[1], ws[2], oc}, t), record);
+  KILN_RUN(Work::pointwise, transpose(stream, t, n, int(oc), int(kk), flat.data(), y.value.data()));
   if (record)
-    context().tape->push([=, zv = z.value, wv = weight.value, zn = z.node, wn = weight.node, yn = y.node] {
+    context().tape->push([=, wv = weight.value, zn = z.node, wn = weight.node, yn = y.node] {
       const Tensor dy = yn->take();
       if (!dy) return;
-      const Tensor dflat(Shape{n, oc * kk});
-      KILN_RUN(Work::pointwise, transpose(stream, n, int(kk), int(oc), dy.f32(), dflat.f32()));
+      const Tensor dflat(Shape{n, oc * kk}, t);
+      KILN_RUN(Work::pointwise, transpose(stream, t, n, int(kk), int(oc), dy.data(), dflat.data()));
       if (wn) {
         const Tensor dw = wn->target(ws, DType::f32);
         matrix_product(true, false, oc * kk, c, n, dflat, zv, dw);

@@ -79,10 +79,10 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
   release();
   const bool record = context().tape && !context().weights_frozen;
   const bool iterate = context().training;
-  const Tensor packed(Shape{packed_count_}), sigma(Shape{int64_t(weights_.size())});
+  const Tensor packed(Shape{packed_count_}, context().storage), sigma(Shape{int64_t(weights_.size())});
   // u and v lie in one flat buffer, each at its own offset of it.
   KILN_RUN(Work::reduction, spectral_normalise(stream, tables(), values.f32(), vectors.f32(), vectors.f32(), iterate, sigma.f32(),
-                                               packed.f32()));
+                                               packed.dtype(), packed.data()));
   for (size_t i = 0; i < weights_.size(); i++)
     weights_[i]->normalised = Var(packed.slice(packed_offsets_[i], weights_[i]->weight.shape), record);
   if (!record) return;

@@ -36,7 +36,7 @@ class SpectralGroup {
     build();
   }
   /// values, grads: the flat buffers of the ParameterSet; vectors: its flat buffer of u and v. Sets every weight's
-  /// `normalised`; in training mode runs one power iteration. Records one entry, which turns the gradients of all the
+  /// `normalised`, stored in the context's type; in training mode runs one power iteration. Records one entry, which turns the gradients of all the
   /// normalised weights into gradients of the weights.
   void prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors);
   /// Drops the normalised weights (their memory).

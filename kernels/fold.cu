@@ -10,10 +10,11 @@ namespace {
 KILN_HD inline int first_tap(int k) { return k == 0 ? 2 : k == 1 ? 1 : 0; }
 KILN_HD inline int last_tap(int k) { return k <= 1 ? 2 : k == 2 ? 1 : 0; }
 
+template <class T>
 struct Fold {
   int channels;
-  const float* w;
-  float* k;
+  const T* w;
+  T* k;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {  // r = (o, ky, kx)
     const int64_t o = r / 16;
@@ -84,8 +85,8 @@ struct ProductsBackward {
 
 }  // namespace
 
-void upsample_fold(Stream stream, int o, int i, const float* w, float* k) {
-  map_rows<float>(stream, int64_t(o) * 16, i, Fold{i, w, k});
+void upsample_fold(Stream stream, DType t, int o, int i, const void* w, void* k) {
+  with_dtype(t, [&]<class T>() { map_rows<T>(stream, int64_t(o) * 16, i, Fold<T>{i, (const T*)w, (T*)k}); });
 }
 void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw) {
   map_rows<float>(stream, int64_t(o) * 9, i, Unfold{i, dk, dw});

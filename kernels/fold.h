@@ -5,9 +5,9 @@
 #include "kernels/exec/api.h"
 
 KILN_KERNEL_API(
-    /// w [o, 3, 3, i] -> k [o, 4, 4, i].
-    void upsample_fold(Stream stream, int o, int i, const float* w, float* k);
-    /// The adjoint: dw [o, 3, 3, i] from dk [o, 4, 4, i].
+    /// w [o, 3, 3, i] -> k [o, 4, 4, i], both of type t; sums in f32.
+    void upsample_fold(Stream stream, DType t, int o, int i, const void* w, void* k);
+    /// The adjoint, in f32: dw [o, 3, 3, i] from dk [o, 4, 4, i].
     void upsample_fold_backward(Stream stream, int o, int i, const float* dk, float* dw);
 
     /// w [o, 3, 3, i] -> u [9, o, i], the weights of the nine products of engine/upsample_conv.h: product 3 v + h has the sum

@@ -95,10 +95,11 @@ struct AddAll {
 constexpr int kTile = 32;
 
 /// One block moves one 32 x 32 tile through shared memory, so that both sides are read and written in whole lines.
-__global__ void __launch_bounds__(256) transpose_kernel(int a, int b, const float* x, float* y) {
-  SMEM(float, tile, [kTile][kTile + 1]);
-  const float* src = x + int64_t(blockIdx.z) * a * b;
-  float* dst = y + int64_t(blockIdx.z) * a * b;
+template <class T>
+__global__ void __launch_bounds__(256) transpose_kernel(int a, int b, const T* x, T* y) {
+  SMEM(T, tile, [kTile][kTile + 1]);
+  const T* src = x + int64_t(blockIdx.z) * a * b;
+  T* dst = y + int64_t(blockIdx.z) * a * b;
   const int j0 = blockIdx.x * kTile, i0 = blockIdx.y * kTile;
   for (int i = threadIdx.y; i < kTile && i0 + i < a; i += blockDim.y)
     for (int j = threadIdx.x; j < kTile && j0 + j < b; j += blockDim.x) tile[i][j] = src[int64_t(i0 + i) * b + j0 + j];
@@ -148,13 +149,16 @@ void noise_backward_weight(Stream stream, DType t, int64_t rows, int c, const vo
   map_each(stream, 1, AddAll{scratch, c, dw});
 }
 
-void transpose(Stream stream, int64_t n, int a, int b, const float* x, float* y) {
+void transpose(Stream stream, DType t, int64_t n, int a, int b, const void* x, void* y) {
 #if defined(__CUDACC__)
   const dim3 block(32, 8);
 #else
   const dim3 block = force_wide_shapes() ? dim3(32, 8) : dim3(1, 1);
 #endif
-  launch({dim3((b + kTile - 1) / kTile, (a + kTile - 1) / kTile, unsigned(n)), block, 0, stream}, transpose_kernel, a, b, x, y);
+  with_dtype(t, [&]<class T>() {
+    launch({dim3((b + kTile - 1) / kTile, (a + kTile - 1) / kTile, unsigned(n)), block, 0, stream}, transpose_kernel<T>, a, b,
+           (const T*)x, (T*)y);
+  });
 }
 
 }  // namespace kiln::KILN_EXEC

@@ -18,5 +18,5 @@ KILN_KERNEL_API(
     /// dw += sum over r, c of dy[r, c] * noise[r]. scratch: (c + 64 c) floats.
     void noise_backward_weight(Stream stream, DType t, int64_t rows, int c, const void* dy, const float* noise, float* dw,
                                float* scratch);
-    /// y [n, b, a] = x [n, a, b] with the two inner dimensions exchanged, f32.
-    void transpose(Stream stream, int64_t n, int a, int b, const float* x, float* y);)
+    /// y [n, b, a] = x [n, a, b] with the two inner dimensions exchanged.
+    void transpose(Stream stream, DType t, int64_t n, int a, int b, const void* x, void* y);)

@@ -140,20 +140,21 @@ __global__ void __launch_bounds__(128) spectral_u_kernel(SpectralTables t, const
   if (threadIdx.x == 0) sigma[tile.layer] = us;
 }
 
-/// Launch 3: packed = W / sigma.
+/// Launch 3: packed = W / sigma, rounded to the storage type.
+template <class T>
 __global__ void __launch_bounds__(128) spectral_scale_kernel(SpectralTables t, const float* params, const float* sigma,
-                                                             float* packed) {
+                                                             T* packed) {
   const SpectralTile tile = t.row_tiles[blockIdx.x];
   const SpectralLayer l = t.layers[tile.layer];
   const int r1 = tile.row + kSpectralDotRows < l.rows ? tile.row + kSpectralDotRows : l.rows;
   const int64_t n = int64_t(r1 - tile.row) * l.cols;
   const float* w = params + l.w + int64_t(tile.row) * l.cols;
-  float* o = packed + l.packed + int64_t(tile.row) * l.cols;
+  T* o = packed + l.packed + int64_t(tile.row) * l.cols;
   const float inv = 1.0f / sigma[tile.layer];
   constexpr int P = pack_width<float>();
   const int64_t packs = (int64_t(tile.row) * l.cols) % P == 0 ? n / P : 0;
   for (int64_t i = threadIdx.x; i < packs; i += blockDim.x) store<P>(o + i * P, load<P>(w + i * P) * inv);
-  for (int64_t i = packs * P + threadIdx.x; i < n; i += blockDim.x) o[i] = w[i] * inv;
+  for (int64_t i = packs * P + threadIdx.x; i < n; i += blockDim.x) o[i] = from_float<T>(w[i] * inv);
 }
 
 /// Backward 1: <A, W> per row tile; the last tile of a layer adds them, in order, into scratch[layer's partial].
@@ -202,11 +203,13 @@ __global__ void __launch_bounds__(128) spectral_outer_kernel(SpectralTables t, c
 }  // namespace
 
 void spectral_normalise(Stream stream, const SpectralTables& t, const float* params, float* u, float* v, bool iterate,
-                        float* sigma, float* packed) {
+                        float* sigma, DType type, void* packed) {
   const dim3 block = spectral_block();
   if (iterate) launch({dim3(t.n_column_tiles), block, 0, stream}, spectral_v_kernel, t, params, u, v);
   launch({dim3(t.n_row_tiles), block, 0, stream}, spectral_u_kernel, t, params, u, v, iterate, sigma);
-  launch({dim3(t.n_row_tiles), block, 0, stream}, spectral_scale_kernel, t, params, sigma, packed);
+  with_dtype(type, [&]<class T>() {
+    launch({dim3(t.n_row_tiles), block, 0, stream}, spectral_scale_kernel<T>, t, params, sigma, (T*)packed);
+  });
 }
 
 void spectral_backward(Stream stream, const SpectralTables& t, const float* params, const float* packed_grads,

@@ -40,10 +40,10 @@ struct SpectralTables {
 }  // namespace kiln
 
 KILN_KERNEL_API(
-    /// Power iteration (if `iterate`), then sigma [n_layers] and packed = W / sigma. u and v are read and, if `iterate`,
-    /// overwritten. Three launches; two without the iteration.
+    /// Power iteration (if `iterate`), then sigma [n_layers] and packed = W / sigma, stored as `type`. u and v are read and, if
+    /// `iterate`, overwritten. Three launches; two without the iteration.
     void spectral_normalise(Stream stream, const SpectralTables& t, const float* params, float* u, float* v, bool iterate,
-                            float* sigma, float* packed);
+                            float* sigma, DType type, void* packed);
     /// grads += (A - <A, W / sigma> u v') / sigma, A = packed_grads, with the u, v and sigma of the same forward.
     /// Two launches. scratch of the tables is used.
     void spectral_backward(Stream stream, const SpectralTables& t, const float* params, const float* packed_grads,

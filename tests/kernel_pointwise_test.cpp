@@ -179,14 +179,16 @@ TEST_CASE("kernel: transpose") {
     CAPTURE(n);
     CAPTURE(a);
     CAPTURE(b);
-    const Doubles x = random.normals(DType::f32, n * a * b);
+    const DType t = kFloatTypes[(a + b) % 3];
+    CAPTURE(name_of_type(t));
+    const Doubles x = random.normals(t, n * a * b);
     Doubles y(x.size());
     for (int64_t k = 0; k < n; k++)
       for (int i = 0; i < a; i++)
         for (int j = 0; j < b; j++) y[size_t((k * b + j) * a + i)] = x[size_t((k * a + i) * b + j)];
     for_each_executor([&, n = n, a = a, b = b](Run& run) {
-      Buffer &bx = run.in(DType::f32, x), &by = run.out(DType::f32, n * a * b);
-      KILN_ON(run, transpose(run.stream(), n, a, b, bx.f32(), by.f32()));
+      Buffer &bx = run.in(t, x), &by = run.out(t, n * a * b);
+      KILN_ON(run, transpose(run.stream(), t, n, a, b, bx.data(), by.data()));
       run.expect_exact("y", by, y);
     });
   }

@@ -157,9 +157,11 @@ TEST_CASE("kernel: spectral normalisation of several layers at once") {
         const Tables tables(run, net);
         Buffer &p = run.in(DType::f32, params), &uv = run.inout(DType::f32, vectors);
         for (const Result* want : {&first, &second}) {  // twice: the counters must be ready for the next launch
-          Buffer &sigma = run.out(DType::f32, int64_t(sizes.size())), &packed = run.out(DType::f32, net.n_packed);
-          KILN_ON(run, spectral_normalise(run.stream(), tables.t, p.f32(), uv.f32(), uv.f32(), iterate, sigma.f32(),
-                                          packed.f32()));
+          const DType type = want == &first ? DType::f32 : kFloatTypes[sizes.size() % 3];
+          CAPTURE(name_of_type(type));
+          Buffer &sigma = run.out(DType::f32, int64_t(sizes.size())), &packed = run.out(type, net.n_packed);
+          KILN_ON(run, spectral_normalise(run.stream(), tables.t, p.f32(), uv.f32(), uv.f32(), iterate, sigma.f32(), type,
+                                          packed.data()));
           if (iterate)
             run.expect("u and v", uv, want->vectors);
           else
@@ -191,7 +193,8 @@ TEST_CASE("kernel: spectral norm's power iteration finds the largest singular va
     Buffer &sigma = run.out(DType::f32, 1), &packed = run.out(DType::f32, net.n_packed);
     for (int i = 0; i < 12; i++)
       KILN_ON(run,
-              spectral_normalise(run.stream(), tables.t, p.f32(), uv.f32(), uv.f32(), true, sigma.f32(), packed.f32()));
+              spectral_normalise(run.stream(), tables.t, p.f32(), uv.f32(), uv.f32(), true, sigma.f32(), DType::f32,
+                                          packed.data()));
     run.expect("sigma", sigma, Doubles{3});
   });
 }
@@ -272,7 +275,9 @@ TEST_CASE("kernel: upsampling folded into a convolution's weights, and the adjoi
        {std::pair(1, 1), {3, 2}, {1, 3}, {31, 5}, {2, 6}, {33, 16}, {5, 24}, {3, 48}, {7, 100}, {40, 33}}) {
     CAPTURE(o);
     CAPTURE(i);
-    const Doubles w = random.normals(DType::f32, o * 9 * i), dk = random.normals(DType::f32, o * 16 * i);
+    const DType t = kFloatTypes[(o + i) % 3];
+    CAPTURE(name_of_type(t));
+    const Doubles w = random.normals(t, o * 9 * i), dk = random.normals(DType::f32, o * 16 * i);
     Sums k(dk.size()), dw(w.size());
     for (int n = 0; n < o; n++)
       for (int ky = 0; ky < 4; ky++)
@@ -286,8 +291,8 @@ TEST_CASE("kernel: upsampling folded into a convolution's weights, and the adjoi
                 dw[at_w] += dk[at_k] * kBox[ky][y] * kBox[kx][x];
               }
     for_each_executor([&, o = o, i = i](Run& run) {
-      Buffer &bw = run.in(DType::f32, w), &bk = run.out(DType::f32, o * 16 * i);
-      KILN_ON(run, upsample_fold(run.stream(), o, i, bw.f32(), bk.f32()));
+      Buffer &bw = run.in(t, w), &bk = run.out(t, o * 16 * i);
+      KILN_ON(run, upsample_fold(run.stream(), t, o, i, bw.data(), bk.data()));
       run.expect("k", bk, k);
       Buffer &bdk = run.in(DType::f32, dk), &bdw = run.out(DType::f32, o * 9 * i);
       KILN_ON(run, upsample_fold_backward(run.stream(), o, i, bdk.f32(), bdw.f32()));
@@ -340,7 +345,7 @@ TEST_CASE("kernel: the folded weights make the same picture as upsampling and a 
         }
   for_each_executor([&](Run& run) {
     Buffer &bw = run.in(DType::f32, taps), &bk = run.out(DType::f32, 16);
-    KILN_ON(run, upsample_fold(run.stream(), 1, 1, bw.f32(), bk.f32()));
+    KILN_ON(run, upsample_fold(run.stream(), DType::f32, 1, 1, bw.data(), bk.data()));
     const Doubles k = bk.values();
     Doubles got(want.size(), 0.0);
     for (int i = 0; i < h; i++)  // a transposed convolution, stride 2, padding 1

@@ -2,7 +2,8 @@
 //
 // Activations stay channels last ("nhwc"), so that nothing is reordered between layers; weights are reordered into the layout
 // that each primitive prefers, which is small work. Primitives are built once per shape and kept per thread. Scratch memory
-// and reordered weights come from the arena, so that peak figures and --dry-run count them.
+// and reordered weights come from the arena, so that peak figures and --dry-run count them. oneDNN has no f16 on most CPUs:
+// f16 tensors are widened to f32 here, computed and narrowed, which is for tests of the f16 path, not for speed.
 #include <algorithm>
 #include <dnnl.hpp>
 #include <map>
@@ -12,6 +13,7 @@
 #include "engine/convolution.h"
 #include "engine/error.h"
 #include "engine/matrix.h"
+#include "kernels/pointwise.h"
 
 namespace kiln {
 namespace {
@@ -37,15 +39,15 @@ dnnl::stream& cpu_stream() {
 }
 
 memory::data_type type_of(DType t) {
-  KILN_ASSERT(t == DType::f32 || t == DType::bf16);  // oneDNN has no f16 convolution on CPUs
+  KILN_ASSERT(t == DType::f32 || t == DType::bf16);
   return t == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
 /// Weight descriptor with logical dims (oc, c, kh, kw) over our memory order.
-memory::desc plain_weights(const ConvShape& s) {
+memory::desc plain_weights(const ConvShape& s, memory::data_type type) {
   const Dims dims{s.oc, s.c, s.kh, s.kw};
-  if (!s.weights_transposed) return memory::desc(dims, memory::data_type::f32, Dims{s.kh * s.kw * s.c, 1, s.kw * s.c, s.c});
-  return memory::desc(dims, memory::data_type::f32, Dims{1, s.kh * s.kw * s.oc, s.kw * s.oc, s.oc});
+  if (!s.weights_transposed) return memory::desc(dims, type, Dims{s.kh * s.kw * s.c, 1, s.kw * s.c, s.c});
+  return memory::desc(dims, type, Dims{1, s.kh * s.kw * s.oc, s.kw * s.oc, s.oc});
 }
 
 #if DNNL_VERSION_MAJOR >= 3
@@ -61,8 +63,10 @@ Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
   Plan p;
   p.x = memory::desc(Dims{s.n, s.c, s.h, s.w}, type, nhwc);
   p.y = memory::desc(Dims{s.n, s.oc, s.oh, s.ow}, type, nhwc);
-  p.w_plain = plain_weights(s);
+  const auto w_type = d == Direction::weights ? memory::data_type::f32 : type;  // gradients of weights are f32 always
+  p.w_plain = plain_weights(s, w_type);
   const memory::desc w_any(Dims{s.oc, s.c, s.kh, s.kw}, type, memory::format_tag::any);
+  const memory::desc dw_any(Dims{s.oc, s.c, s.kh, s.kw}, w_type, memory::format_tag::any);
   const Dims stride{s.stride, s.stride}, pad{s.pad, s.pad};
   // The far side's padding: whatever makes the output size come out.
   const Dims far{(s.oh - 1) * s.stride + s.kh - s.h - s.pad, (s.ow - 1) * s.stride + s.kw - s.w - s.pad};
@@ -100,9 +104,9 @@ Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
     finish(pd, pd.weights_desc(), [](const auto& q) { return dnnl::convolution_backward_data(q); });
   } else {
 #if DNNL_VERSION_MAJOR >= 3
-    const auto pd = describe<dnnl::convolution_backward_weights::primitive_desc>(algorithm, p.x, w_any, p.y, stride, pad, far, fpd, attr);
+    const auto pd = describe<dnnl::convolution_backward_weights::primitive_desc>(algorithm, p.x, dw_any, p.y, stride, pad, far, fpd, attr);
 #else
-    const dnnl::convolution_backward_weights::primitive_desc pd({algorithm, p.x, w_any, p.y, stride, pad, far}, attr, cpu(), fpd);
+    const dnnl::convolution_backward_weights::primitive_desc pd({algorithm, p.x, dw_any, p.y, stride, pad, far}, attr, cpu(), fpd);
 #endif
     finish(pd, pd.diff_weights_desc(), [](const auto& q) { return dnnl::convolution_backward_weights(q); });
   }
@@ -136,10 +140,34 @@ void require_cpu(const Tensor& t) {
   if (t.device() != Device::cpu) fail("convolutions and matrix products on the GPU are not in this version; use --device cpu");
 }
 
+void convert(const Tensor& from, const Tensor& to) {
+  KILN_RUN(Work::convolution, cast(stream, from.dtype(), to.dtype(), from.count(), from.data(), to.data()));
+}
+
+/// An f16 tensor in f32; any other as it is.
+Tensor widened(const Tensor& t) {
+  if (t.dtype() != DType::f16) return t;
+  const Tensor wide(t.shape());
+  convert(t, wide);
+  return wide;
+}
+
 }  // namespace
+
+bool cpu_has_bf16() {
+  // The values of instruction sets are sets of bits: a larger one holds all of a smaller one's.
+  const unsigned bf16 = unsigned(dnnl::cpu_isa::avx512_core_bf16);
+  return (unsigned(dnnl::get_effective_cpu_isa()) & bf16) == bf16;
+}
 
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
   require_cpu(x);
+  KILN_ASSERT(w.dtype() == x.dtype() && y.dtype() == x.dtype());
+  if (x.dtype() == DType::f16) {
+    const Tensor wide(y.shape());
+    conv_forward(s, widened(x), widened(w), wide);
+    return convert(wide, y);
+  }
   Booking booking(Work::convolution);
   const Plan& p = plan(Direction::forward, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
@@ -158,6 +186,12 @@ void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Te
 
 void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx) {
   require_cpu(dy);
+  KILN_ASSERT(w.dtype() == dy.dtype() && dx.dtype() == dy.dtype());
+  if (dy.dtype() == DType::f16) {
+    const Tensor wide(dx.shape());
+    conv_backward_data(s, widened(dy), widened(w), wide);
+    return convert(wide, dx);
+  }
   Booking booking(Work::convolution);
   const Plan& p = plan(Direction::data, s, dy.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
@@ -176,6 +210,8 @@ void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, c
 
 void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw) {
   require_cpu(x);
+  KILN_ASSERT(dy.dtype() == x.dtype() && dw.dtype() == DType::f32);
+  if (x.dtype() == DType::f16) return conv_backward_weights(s, widened(x), widened(dy), dw);
   Booking booking(Work::convolution);
   const Plan& p = plan(Direction::weights, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : dw;
@@ -192,10 +228,47 @@ void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy
   cpu_stream().wait();
 }
 
+namespace {
+
+/// What sgemm does not do: the matrix product of bf16 numbers.
+void product_bf16(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tensor& a, const Tensor& b, const Tensor& c) {
+  const memory::desc am(Dims{m, k}, type_of(a.dtype()), ta ? Dims{1, m} : Dims{k, 1});
+  const memory::desc bm(Dims{k, n}, type_of(b.dtype()), tb ? Dims{1, k} : Dims{n, 1});
+  const memory::desc cm(Dims{m, n}, type_of(c.dtype()), Dims{n, 1});
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::matmul::primitive_desc pd(cpu(), am, bm, cm, attr);
+#else
+  const dnnl::matmul::primitive_desc pd({am, bm, cm}, attr, cpu());
+#endif
+  const Tensor scratch = arena_memory(pd.scratchpad_desc());
+  if (context().planning) return;
+  dnnl::matmul(pd).execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(am, a.data())},
+                                          {DNNL_ARG_WEIGHTS, wrap(bm, b.data())},
+                                          {DNNL_ARG_DST, wrap(cm, c.data())},
+                                          {DNNL_ARG_SCRATCHPAD, wrap(pd.scratchpad_desc(), scratch.data())}});
+  cpu_stream().wait();
+}
+
+}  // namespace
+
 void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tensor& a, const Tensor& b, const Tensor& c) {
   require_cpu(a);
-  Booking booking(Work::matrix);
   KILN_ASSERT(a.count() == m * k && b.count() == k * n && c.count() == m * n);
+  KILN_ASSERT(b.dtype() == a.dtype() && (c.dtype() == a.dtype() || c.dtype() == DType::f32));
+  if (c.dtype() == DType::f16) {
+    const Tensor wide(c.shape());
+    matrix_product(ta, tb, m, n, k, a, b, wide);
+    return convert(wide, c);
+  }
+  if (a.dtype() == DType::f16) return matrix_product(ta, tb, m, n, k, widened(a), widened(b), c);
+  Booking booking(Work::matrix);
+  try {
+    if (a.dtype() == DType::bf16) return product_bf16(ta, tb, m, n, k, a, b, c);
+  } catch (const dnnl::error& e) {
+    fail("oneDNN refused the bf16 matrix product {} x {} x {}: {}", m, n, k, e.what());
+  }
   if (context().planning) return;
   const dnnl::status status = dnnl::sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1.f, a.f32(), ta ? m : k, b.f32(),
                                           tb ? k : n, 0.f, c.f32(), n);
