@@ -3,6 +3,7 @@
 #include "engine/matrix.h"
 #include "engine/ops.h"
 #include "engine/upsample_conv.h"
+#include "engine/winograd.h"
 #include "kernels/fold.h"
 #include "kernels/pointwise.h"
 
@@ -66,6 +67,33 @@ Var upsample_in_products(const Var& x, const Var& weight) {
   return y;
 }
 
+/// conv2d of a 3x3 kernel, stride 1, padding 1, in Winograd's products.
+Var conv_by_winograd(const WinogradShape& s, const Var& x, const Var& weight) {
+  const bool record = recording({&x, &weight});
+  const Tensor u(Shape{16, s.oc, s.c});
+  KILN_RUN(Work::convolution, winograd_weights(stream, int(s.oc), int(s.c), weight.value.f32(), u.f32()));
+  Var y(Tensor(x.shape().with(-1, s.oc)), record);
+  winograd_forward(s, x.value, u, y.value);
+  if (record)
+    context().tape->push([s, xs = x.shape(), ws = weight.shape(), xv = weight.node ? x.value : Tensor(), u = x.node ? u : Tensor(),
+                          xn = x.node, wn = weight.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      if (wn) {
+        const Tensor du(Shape{16, s.oc, s.c}), dw = wn->target(ws, DType::f32);
+        winograd_backward_weights(s, xv, dy, du);
+        KILN_RUN(Work::convolution, winograd_weights_backward(stream, int(s.oc), int(s.c), du.f32(), dw.f32()));
+        wn->add(dw);
+      }
+      if (xn) {
+        const Tensor dx = xn->target(xs, DType::f32);
+        winograd_backward_data(s, dy, u, dx);
+        xn->add(dx);
+      }
+    });
+  return y;
+}
+
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
@@ -73,6 +101,10 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   KILN_ASSERT(xs.rank() == 4 && ws.rank() == 4 && ws[3] == xs[3]);
   const ConvShape s{xs[0], xs[1], xs[2], xs[3], (xs[1] + 2 * pad - ws[1]) / stride + 1, (xs[2] + 2 * pad - ws[2]) / stride + 1,
                     ws[0], int(ws[1]), int(ws[2]), stride, pad, false};
+  if (ws[1] == 3 && ws[2] == 3 && stride == 1 && pad == 1 && context().device == Device::cpu && x.value.dtype() == DType::f32) {
+    const WinogradShape winograd{s.n, s.h, s.w, s.c, s.oc};
+    if (winograd.wins()) return conv_by_winograd(winograd, x, weight);
+  }
   const bool record = recording({&x, &weight});
   Var y(Tensor(Shape{s.n, s.oh, s.ow, s.oc}, x.value.dtype()), record);
   conv_forward(s, x.value, weight.value, y.value);

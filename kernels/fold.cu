@@ -83,6 +83,49 @@ struct ProductsBackward {
   }
 };
 
+/// Row v of Winograd's G at tap t.
+KILN_HD inline float winograd_factor(int v, int t) {
+  if (v == 0) return t == 0 ? 1.f : 0.f;
+  if (v == 3) return t == 2 ? 1.f : 0.f;
+  return v == 2 && t == 1 ? -0.5f : 0.5f;
+}
+
+struct WinogradWeights {
+  int64_t outputs;
+  int channels;
+  const float* w;
+  float* u;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {  // r = (product, o)
+    const int v = int(r / outputs) / 4, h = int(r / outputs) % 4;
+    const float* from = w + r % outputs * 9 * channels + c;
+    Pack<P> acc(0.f);
+    for (int y = 0; y < 3; y++)
+      for (int x = 0; x < 3; x++) {
+        const float factor = winograd_factor(v, y) * winograd_factor(h, x);
+        if (factor != 0.f) acc += load<P>(from + (y * 3 + x) * channels) * factor;
+      }
+    store<P>(u + r * channels + c, acc);
+  }
+};
+
+struct WinogradWeightsBackward {
+  int64_t outputs;
+  int channels;
+  const float* du;
+  float* dw;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {  // r = (o, y, x)
+    const int y = int(r / 3 % 3), x = int(r % 3);
+    Pack<P> acc(0.f);
+    for (int k = 0; k < 16; k++) {
+      const float factor = winograd_factor(k / 4, y) * winograd_factor(k % 4, x);
+      if (factor != 0.f) acc += load<P>(du + (k * outputs + r / 9) * channels + c) * factor;
+    }
+    store<P>(dw + r * channels + c, acc);
+  }
+};
+
 }  // namespace
 
 void upsample_fold(Stream stream, DType t, int o, int i, const void* w, void* k) {
@@ -97,6 +140,13 @@ void upsample_products(Stream stream, int o, int i, const float* w, float* u) {
 }
 void upsample_products_backward(Stream stream, int o, int i, const float* du, float* dw) {
   map_rows<float>(stream, int64_t(o) * 9, i, ProductsBackward{o, i, du, dw});
+}
+
+void winograd_weights(Stream stream, int o, int i, const float* w, float* u) {
+  map_rows<float>(stream, int64_t(o) * 16, i, WinogradWeights{o, i, w, u});
+}
+void winograd_weights_backward(Stream stream, int o, int i, const float* du, float* dw) {
+  map_rows<float>(stream, int64_t(o) * 9, i, WinogradWeightsBackward{o, i, du, dw});
 }
 
 }  // namespace kiln::KILN_EXEC

@@ -1,6 +1,6 @@
 // Nearest 2x upsampling followed by a 3x3 convolution (padding 1) is one 4x4 transposed convolution of stride 2, padding 1,
 // with box-summed weights: along each axis K = (w2, w1 + w2, w0 + w1, w0). 16 products in place of 36, and the upsampled
-// picture is never stored. Equal to rounding.
+// picture is never stored. Equal to rounding. And the weights of two ways with fewer products, for CPUs.
 #pragma once
 #include "kernels/exec/api.h"
 
@@ -14,4 +14,10 @@ KILN_KERNEL_API(
     /// over all taps (0), minus tap 0 (1) or tap 2 (2) along the vertical (v) and the horizontal (h).
     void upsample_products(Stream stream, int o, int i, const float* w, float* u);
     /// The adjoint: dw [o, 3, 3, i] from du [9, o, i].
-    void upsample_products_backward(Stream stream, int o, int i, const float* du, float* dw);)
+    void upsample_products_backward(Stream stream, int o, int i, const float* du, float* dw);
+
+    /// w [o, 3, 3, i] -> u [16, o, i], the weights of Winograd's F(2x2, 3x3) (engine/winograd.h): u = G w G', G = (1 0 0; 1/2 1/2
+    /// 1/2; 1/2 -1/2 1/2; 0 0 1), product 4 v + h for row v and column h.
+    void winograd_weights(Stream stream, int o, int i, const float* w, float* u);
+    /// The adjoint: dw [o, 3, 3, i] from du [16, o, i].
+    void winograd_weights_backward(Stream stream, int o, int i, const float* du, float* dw);)

@@ -330,6 +330,34 @@ TEST_CASE("kernel: a convolution's weights as nine products, and the adjoint") {
   }
 }
 
+TEST_CASE("kernel: a convolution's weights in Winograd's products, and the adjoint") {
+  static constexpr double g[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  Random random(57);
+  for (const auto& [o, i] : {std::pair(1, 1), {3, 2}, {31, 5}, {2, 6}, {33, 16}, {5, 24}, {7, 100}}) {
+    CAPTURE(o);
+    CAPTURE(i);
+    const Doubles w = random.normals(DType::f32, o * 9 * i), du = random.normals(DType::f32, o * 16 * i);
+    Sums u(du.size()), dw(w.size());
+    for (int k = 0; k < 16; k++)
+      for (int n = 0; n < o; n++)
+        for (int tap = 0; tap < 9; tap++)
+          for (int c = 0; c < i; c++) {
+            const double factor = g[k / 4][tap / 3] * g[k % 4][tap % 3];
+            const size_t at_u = size_t((k * o + n) * i + c), at_w = size_t((n * 9 + tap) * i + c);
+            u[at_u] += w[at_w] * factor;
+            dw[at_w] += du[at_u] * factor;
+          }
+    for_each_executor([&, o = o, i = i](Run& run) {
+      Buffer &bw = run.in(DType::f32, w), &bu = run.out(DType::f32, o * 16 * i);
+      KILN_ON(run, winograd_weights(run.stream(), o, i, bw.f32(), bu.f32()));
+      run.expect("u", bu, u);
+      Buffer &bdu = run.in(DType::f32, du), &bdw = run.out(DType::f32, o * 9 * i);
+      KILN_ON(run, winograd_weights_backward(run.stream(), o, i, bdu.f32(), bdw.f32()));
+      run.expect("dw", bdw, dw);
+    });
+  }
+}
+
 TEST_CASE("kernel: the folded weights make the same picture as upsampling and a 3x3 convolution") {
   Random random(55);
   const int h = 5, w = 4;

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <dnnl.hpp>
 
+#include "engine/backend/sgemm.h"
 #include "engine/context.h"
 #include "engine/error.h"
 
@@ -21,13 +21,6 @@ constexpr int64_t kPixels = 128;      // of a chunk: enough rows for the matrix 
 constexpr int64_t kOutputBlock = 128;  // output channels that one task computes at a time
 constexpr int64_t kPartials = 4 << 20;  // floats that the partial sums of a weight gradient may take
 constexpr int64_t kGathered = 4 << 20;  // floats that the gathered gradients of a deep layer may take
-
-/// c [m, n] = a [m, k] op(b) + beta c, row-major, on the calling thread alone (inside of a parallel region).
-void multiply(char ta, char tb, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float beta,
-              float* c, int64_t ldc) {
-  const dnnl::status status = dnnl::sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, beta, c, ldc);
-  KILN_ASSERT(status == dnnl::status::success);
-}
 
 /// z = x - y over c channels, where a null pointer stands for zeros.
 inline void subtract(int64_t c, const float* x, const float* y, float* __restrict z) {
@@ -110,7 +103,7 @@ Maps gather(const UpsampleShape& s, const Chunk& k, const float* x, float* buffe
 void outputs(const UpsampleShape& s, const Chunk& k, const Maps& m, const float* u, int64_t first, int64_t block, float* p, float* y) {
   const int64_t c = s.c, w = s.w, images = k.images, rows = k.rows, x = images * rows * w, d = images * (rows * (w + 1) - 1);
   const auto product = [&](Product which, const float* map, int64_t count) {
-    multiply('N', 'T', count, block, c, map, c, u + (which * s.oc + first) * c, c, 0.f, p, block);
+    thread_sgemm('N', 'T', count, block, c, map, c, u + (which * s.oc + first) * c, c, 0.f, p, block);
     const float* made = p;
     p += count * block;
     return made;
@@ -217,8 +210,8 @@ void backward_wide(const UpsampleShape& s, const BackwardPlan& plan, const float
       for (int64_t k = from; k < to; k++) {
         const int64_t first = k * kPixels, count = std::min(kPixels, plan.pixels - first);
         gather_gradients(s, first, count, dy, g, g + kPixels * k9);
-        if (dx) multiply('N', 'N', count, s.c, k9, g, k9, u, s.c, 0.f, dx + first * s.c, s.c);
-        if (du) multiply('T', 'N', k9, s.c, count, g, k9, x + first * s.c, s.c, k == from ? 0.f : 1.f, all + group * weight, s.c);
+        if (dx) thread_sgemm('N', 'N', count, s.c, k9, g, k9, u, s.c, 0.f, dx + first * s.c, s.c);
+        if (du) thread_sgemm('T', 'N', k9, s.c, count, g, k9, x + first * s.c, s.c, k == from ? 0.f : 1.f, all + group * weight, s.c);
       }
     }
     if (du) {
@@ -252,7 +245,7 @@ void backward_deep(const UpsampleShape& s, const BackwardPlan& plan, const float
 #pragma omp for schedule(dynamic) nowait
       for (int64_t t = 0; t < row_blocks * column_blocks; t++) {
         const int64_t p = t / column_blocks * kPixels, col = t % column_blocks * block;
-        multiply('N', 'N', std::min(kPixels, count - p), std::min(block, s.c - col), k9, g + p * k9, k9, u + col, s.c, 0.f,
+        thread_sgemm('N', 'N', std::min(kPixels, count - p), std::min(block, s.c - col), k9, g + p * k9, k9, u + col, s.c, 0.f,
                  dx + (first + p) * s.c + col, s.c);
       }
     }
@@ -260,7 +253,7 @@ void backward_deep(const UpsampleShape& s, const BackwardPlan& plan, const float
 #pragma omp for schedule(dynamic) nowait
       for (int64_t t = 0; t < weight_blocks; t++) {
         const int64_t r = t * block;
-        multiply('T', 'N', std::min(block, k9 - r), s.c, count, g + r, k9, x + first * s.c, s.c, first == 0 ? 0.f : 1.f, du + r * s.c, s.c);
+        thread_sgemm('T', 'N', std::min(block, k9 - r), s.c, count, g + r, k9, x + first * s.c, s.c, first == 0 ? 0.f : 1.f, du + r * s.c, s.c);
       }
     }
 #pragma omp barrier
