@@ -73,7 +73,7 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  spin_briefly(argv);
+  start(argv);
   CLI::App app("Times whole FastGAN training iterations; prints one JSON object.", "bench_fastgan");
   RunOptions o;
   o.steps = 10;

@@ -156,7 +156,7 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  spin_briefly(argv);
+  start(argv);
   try {
     bool only_plan = false;
     const RunOptions o = parse(argc, argv, &only_plan);

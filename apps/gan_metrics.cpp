@@ -93,7 +93,7 @@ int run(const Flags& f) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  spin_briefly(argv);
+  start(argv);
   Flags f;
   CLI::App app(kAbout, "gan_metrics");
   add_flags(app, f);

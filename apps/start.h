@@ -1,5 +1,6 @@
 // What every training program does before anything else.
 #pragma once
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -16,6 +17,19 @@ inline void spin_briefly(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "10000", 1);
   execv("/proc/self/exe", argv);  // if that fails, it is libgomp's own choice
+}
+
+/// oneDNN's matrix products ask malloc for their buffers in every call. glibc would hand the larger ones back to the system each
+/// time, and the kernel clear the same pages again: 4 % of a step at width 64.
+inline void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
+/// Call first in main.
+inline void start(char** argv) {
+  spin_briefly(argv);
+  keep_freed_memory();
 }
 
 }  // namespace kiln
