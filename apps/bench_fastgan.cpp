@@ -9,6 +9,7 @@
 
 #include "apps/start.h"
 #include "engine/error.h"
+#include "engine/precision.h"
 #include "engine/progress.h"
 #include "models/fastgan_run.h"
 
@@ -21,6 +22,7 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
   if (o.threads > 0) omp_set_num_threads(o.threads);
   Context context;
   UseContext use(context);
+  context.storage = o.precision;
   auto random = std::make_shared<Philox>(o.seed);
   context.random = random;
   Model model(o.network);
@@ -65,7 +67,7 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return {{"size", side},         {"width", o.network.ngf},        {"batch", o.batch},
-          {"device", "cpu"},      {"threads", omp_get_max_threads()}, {"seconds_per_step", median},
+          {"device", "cpu"},      {"precision", name_of(o.precision)}, {"threads", omp_get_max_threads()}, {"seconds_per_step", median},
           {"fastest", sorted[0]}, {"other_share", 1 - library / mean}, {"peak_mb", double(usage.ru_maxrss) / 1024},
           {"tensor_mb", double(context.arena->stats().peak) / 1048576}, {"parts", parts}};
 }
@@ -78,14 +80,17 @@ int main(int argc, char** argv) {
   RunOptions o;
   o.steps = 10;
   int width = 64, warm_up = 2;
+  std::string precision = "f32";
   app.add_option("--size", o.network.size, "side of the pictures")->capture_default_str();
   app.add_option("--width", width, "ngf and ndf")->capture_default_str();
   app.add_option("--batch", o.batch, "pictures a step")->capture_default_str();
   app.add_option("--steps", o.steps, "timed iterations, of which the median counts")->capture_default_str();
   app.add_option("--warmup", warm_up, "iterations before them")->capture_default_str();
   app.add_option("--threads", o.threads, "CPU threads (0: all)")->capture_default_str();
+  app.add_option("--precision", precision, "storage of activations: auto, f32, bf16, f16")->capture_default_str();
   try {
     app.parse(argc, argv);
+    o.precision = precision_from_name(precision, o.device);
     o.network.ngf = o.network.ndf = width;
     check(o);
     fmt::print("{}\n", measure(o, warm_up).dump());

@@ -4,6 +4,7 @@
 
 #include "apps/start.h"
 #include "engine/error.h"
+#include "engine/precision.h"
 #include "engine/run_directory.h"
 #include "models/fastgan_run.h"
 
@@ -72,7 +73,7 @@ void add_flags(CLI::App& app, Flags& f) {
   network(app.add_flag("--no-fold", f.no_fold, "do not fold upsampling into convolutions (slower, equal to rounding)"));
   const auto machine = group("Machine");
   machine(app.add_option("--device", f.device, "auto, cpu; gpu is not in this version")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
-  machine(app.add_option("--precision", f.precision, "of the networks' activations: auto or f32, which are the same on a CPU")->check(CLI::IsMember({"auto", "f32"}))->capture_default_str());
+  machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
   machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }
@@ -100,6 +101,7 @@ void finish(Flags& f, const CLI::App& app) {
   o.resume = given("--resume");
   o.resume_file = f.resume;
   if (f.device == "gpu") o.device = Device::gpu;
+  if (given("--precision")) o.precision = precision_from_name(f.precision, o.device);
 }
 
 /// What a resumed run may not change: it would be another run.
@@ -110,6 +112,7 @@ void refuse_changes(const RunOptions& now, const RunOptions& saved) {
   if (now.network != saved.network) differs("the network (--size, --ngf, --ndf, --nz, ...)");
   if (now.batch != saved.batch) differs("--batch");
   if (now.seed != saved.seed) differs("--seed");
+  if (now.precision != saved.precision) differs("--precision");
   if (now.augment != saved.augment) differs("--augment");
   if (now.flip != saved.flip) differs("--flip");
   if (now.fit != saved.fit) differs("--fit");
@@ -138,6 +141,7 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
     refuse_changes(g.run, saved);
     f = g;
   } else {
+    if (app.count("--precision") == 0) f.run.precision = precision_from_name("auto", f.run.device);
     if (app.count("--size") == 0) f.run.network.size = 64;
     if (app.count("--ngf") == 0) f.run.network.ngf = 16;
     if (app.count("--ndf") == 0) f.run.network.ndf = 16;

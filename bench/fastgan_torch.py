@@ -4,9 +4,10 @@
     pip install torch numpy safetensors
     python3 bench/fastgan_torch.py --size 256 --width 64 --batch 8 --steps 10 --threads 2
     python3 bench/fastgan_torch.py --size 256 --device cuda --no-tf32
+    python3 bench/fastgan_torch.py --size 64 --amp bf16
 
 The iteration is the published one with squared error as its reconstruction loss (tests/golden/fastgan_reference.py: train_step):
-float32, PyTorch's own spectral norm, batch norm, Adam; G's parameters averaged; all random numbers drawn inside the timed part.
+float32 (or --amp), PyTorch's own spectral norm, batch norm, Adam; G's parameters averaged; all random numbers drawn inside the timed part.
 Pictures are already in memory.  Prints one JSON object a line for each layout, each measured in a process of its own.
 
 The published loop lets the generator's step compute gradients of the discriminator's weights and throws them away; a line says
@@ -35,6 +36,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=0, help="default: PyTorch's choice")
     parser.add_argument("--layout", choices=LAYOUTS, action="append", help="default: both")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--amp", choices=("bf16", "f16"), help="torch.autocast to that type (f16: without loss scaling, for timing only)")
     parser.add_argument("--skip-d-grads", action="store_true", help="no gradients of D's weights in G's step")
     parser.add_argument("--no-tf32", action="store_true", help="cuda: convolutions in true float32 (PyTorch's default is TF32)")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="cuda: let cuDNN try its algorithms first")
@@ -63,7 +65,9 @@ def measure(args, layout):
 
     def step():
         draws = fastgan.random_draws(g, args.batch, device=args.device)
-        return fastgan.train_step(g, d, opt_g, opt_d, averages, reals, draws, args.skip_d_grads)
+        kind = {"bf16": torch.bfloat16, "f16": torch.float16}.get(args.amp)
+        with torch.autocast(args.device, dtype=kind, enabled=kind is not None):
+            return fastgan.train_step(g, d, opt_g, opt_d, averages, reals, draws, args.skip_d_grads)
 
     seconds = []
     for i in range(args.warmup + args.steps):
@@ -82,7 +86,7 @@ def measure(args, layout):
     line = {"name": "fastgan_train_step", "size": args.size, "width": args.width, "batch": args.batch, "layout": layout,
             "torch_version": torch.__version__, "seconds_per_step": round(statistics.median(seconds), 6),
             "peak_mb": round(peak, 1), "min_seconds": round(min(seconds), 6), "max_seconds": round(max(seconds), 6),
-            "steps": args.steps, "skip_d_grads": args.skip_d_grads, "device": args.device}
+            "steps": args.steps, "amp": args.amp, "skip_d_grads": args.skip_d_grads, "device": args.device}
     if on_gpu:
         line |= {"gpu": torch.cuda.get_device_name(), "tf32": not args.no_tf32, "cudnn_benchmark": args.cudnn_benchmark}
     else:
@@ -100,6 +104,8 @@ def main():
         options = ["--in-this-process", "--layout", layout]
         for name in ("size", "width", "batch", "steps", "warmup", "threads", "device"):
             options += [f"--{name}", str(getattr(args, name))]
+        if args.amp:
+            options += ["--amp", args.amp]
         for name in ("skip_d_grads", "no_tf32", "cudnn_benchmark"):
             if getattr(args, name):
                 options.append("--" + name.replace("_", "-"))

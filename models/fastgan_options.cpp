@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
+#include "engine/precision.h"
 #include "models/fastgan_run.h"
 
 namespace kiln::fastgan {
@@ -57,6 +58,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
   j["accumulate"] = o.accumulate;
   j["flip"] = o.flip;
   j["seed"] = o.seed;
+  j["precision"] = name_of(o.precision);
   j["fit"] = fit_name(o.fit);
   j["background"] = {o.background.r, o.background.g, o.background.b};
   if (with_paths) {
@@ -105,6 +107,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     o.accumulate = j.at("accumulate");
     o.flip = j.at("flip");
     o.seed = j.at("seed");
+    o.precision = precision_from_name(j.value("precision", "f32"), Device::cpu);  // the first version had no other
     o.fit = fit_from_name(j.at("fit").get<std::string>());
     const json& b = j.at("background");
     o.background = {b.at(0), b.at(1), b.at(2)};
@@ -150,6 +153,7 @@ void check(const RunOptions& o) {
   range("--grid", o.grid, 1, 64);
   range("--threads", o.threads, 0, 4096);
   range("--memory", o.memory_gb, 0, 1e5);
+  require_precision(o.precision, o.device);
 }
 
 }  // namespace kiln::fastgan

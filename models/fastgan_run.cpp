@@ -42,7 +42,9 @@ constexpr uint64_t kSampleSeed = 0x5A4D504C45ull;
 class Run {
  public:
   explicit Run(const RunOptions& o)
-      : o_(o), context_(o.device, false, size_t(o.memory_gb * (1ull << 30))), use_(context_) {}
+      : o_(o), context_(o.device, false, size_t(o.memory_gb * (1ull << 30))), use_(context_) {
+    context_.storage = o.precision;
+  }
 
   RunResult train();
 
@@ -311,7 +313,7 @@ RunResult Run::train() {
   directory_->write_text("config.json", to_json(o_, true) + "\n");
   line_.print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({} threads); to {}", o_.network.size,
                           double(model_->g_params.parameter_count()) / 1e6, double(model_->d_params.parameter_count()) / 1e6,
-                          o_.batch, "f32", name_of(o_.device), omp_get_max_threads(), o_.out.string()));
+                          o_.batch, name_of(o_.precision), name_of(o_.device), omp_get_max_threads(), o_.out.string()));
   if (reference_) line_.print(reference_->description());
   if (step_ > 0) line_.print(fmt::format("going on from step {}", step_));
 
@@ -386,6 +388,7 @@ void dry_run(const RunOptions& o) {
   check(o);
   Context context(o.device, true, size_t(o.memory_gb * (1ull << 30)));
   UseContext use(context);
+  context.storage = o.precision;
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   const auto table = [](const char* title, const ParameterSet& set) {
@@ -398,7 +401,7 @@ void dry_run(const RunOptions& o) {
   table("D", model.d_params);
   for (int i = 0; i < 2; i++) {
     std::vector<Tensor> parts;
-    for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{o.batch / o.accumulate, o.network.size, o.network.size, 3});
+    for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{o.batch / o.accumulate, o.network.size, o.network.size, 3}, o.precision);
     model.iteration(parts, o.train);
   }
   model.sample(Tensor(Shape{std::min<int64_t>(o.batch / o.accumulate, int64_t(o.grid) * o.grid), o.network.nz}));

@@ -35,6 +35,7 @@ struct RunOptions {
   int grid = 6;  // sample grids show grid x grid pictures
   // Machine
   Device device = Device::cpu;
+  DType precision = DType::f32;  // storage of activations: engine/precision.h
   int threads = 0;
   double memory_gb = 0;  // of tensors; 0: no limit
   bool profile = false;

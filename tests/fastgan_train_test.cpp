@@ -86,6 +86,10 @@ TEST_CASE("fastgan_train: mistakes end with code 2 and one line that names them"
   refuses({faces, "--out", run, "--augment", "colour"}, {"--augment", "colour", "translation"});
   refuses({faces, "--out", run, "--fit", "stretch"}, {"stretch", "squash"});
   refuses({faces, "--out", run, "--recon", "ssim"}, {"--recon", "ssim"});
+  refuses({faces, "--out", run, "--precision", "fp8"}, {"--precision", "fp8", "bf16"});
+  setenv("DNNL_MAX_CPU_ISA", "AVX512_CORE", 1);  // a CPU without bf16, as oneDNN sees it
+  refuses({faces, "--out", run, "--precision", "bf16"}, {"--precision bf16", "AVX512_BF16", "--precision f32"});
+  unsetenv("DNNL_MAX_CPU_ISA");
   refuses({faces, "--out", run, "--colour"}, {"--colour"});
   refuses({faces, "--out", run, "--background", "0", "0", "300"}, {"--background", "300"});
   refuses({faces, "--out", run, "--resume"}, {run, "no run"});

@@ -45,6 +45,12 @@ void copy_from(void* host, const void* device, size_t bytes) {
 
 void synchronise() { check(cudaDeviceSynchronize(), "waiting for the GPU"); }
 
+bool has_bf16() {
+  int major = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "reading the GPU's properties");
+  return major >= 8;
+}
+
 std::string describe() {
   cudaDeviceProp p{};
   check(cudaGetDeviceProperties(&p, 0), "reading the GPU's properties");
@@ -63,6 +69,7 @@ void release(void*) {}
 void copy_to(void*, const void*, size_t) { fail("this kiln was built without CUDA; use --device cpu"); }
 void copy_from(void*, const void*, size_t) { fail("this kiln was built without CUDA; use --device cpu"); }
 void synchronise() {}
+bool has_bf16() { return false; }
 std::string describe() { return "none"; }
 
 #endif

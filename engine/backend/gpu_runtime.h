@@ -14,6 +14,8 @@ void release(void* p);
 void copy_to(void* device, const void* host, size_t bytes);
 void copy_from(void* host, const void* device, size_t bytes);
 void synchronise();
+/// True if the GPU multiplies bf16 numbers: compute capability 8.0 or later.
+bool has_bf16();
 std::string describe();  // "NVIDIA GeForce RTX 2080 Ti, 11264 MB"
 
 }  // namespace kiln::gpu_runtime

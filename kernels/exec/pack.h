@@ -65,11 +65,13 @@ KILN_HD Pack<P> each(const Pack<P>& a, F f) {
 // One specialisation a width: compilers disagree on a vector_size that depends on a template parameter.
 template <int P>
 struct Vectors;
-#define KILN_VECTORS(P)                                           \
-  template <>                                                     \
-  struct Vectors<P> {                                             \
-    typedef float Float __attribute__((vector_size(4 * P)));      \
-    typedef std::int32_t Int __attribute__((vector_size(4 * P))); \
+#define KILN_VECTORS(P)                                                \
+  template <>                                                          \
+  struct Vectors<P> {                                                  \
+    typedef float Float __attribute__((vector_size(4 * P)));           \
+    typedef std::int32_t Int __attribute__((vector_size(4 * P)));      \
+    typedef std::uint32_t Word __attribute__((vector_size(4 * P)));    \
+    typedef std::uint16_t Short __attribute__((vector_size(2 * P)));   \
   };
 KILN_VECTORS(2)
 KILN_VECTORS(4)
@@ -138,6 +140,10 @@ KILN_HD Pack<P> load(const T* p) {
 #else
   if constexpr (sizeof(T) == 4 && P > 1) {
     __builtin_memcpy(&r.v, p, sizeof r.v);
+  } else if constexpr (std::is_same_v<T, bf16_t> && P > 1) {  // in vectors: a loop over elements is four times slower
+    typename Vectors<P>::Short s;
+    __builtin_memcpy(&s, p, sizeof s);
+    r.v = (typename Vectors<P>::Float)(__builtin_convertvector(s, typename Vectors<P>::Word) << 16);
   } else if constexpr (P > 1) {
     float t[P];
     for (int i = 0; i < P; i++) t[i] = to_float(p[i]);
@@ -158,6 +164,13 @@ KILN_HD void store(T* p, const Pack<P>& x) {
 #else
   if constexpr (sizeof(T) == 4 && P > 1) {
     __builtin_memcpy(p, &x.v, sizeof x.v);
+  } else if constexpr (std::is_same_v<T, bf16_t> && P > 1) {  // half_detail::float_to_bf16, in vectors
+    using Word = typename Vectors<P>::Word;
+    const Word bits = (Word)x.v;
+    const Word rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Word word = (bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded;
+    const auto s = __builtin_convertvector(word, typename Vectors<P>::Short);
+    __builtin_memcpy(p, &s, sizeof s);
   } else if constexpr (P > 1) {
     float t[P];
     __builtin_memcpy(t, &x.v, sizeof x.v);
