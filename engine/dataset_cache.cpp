@@ -201,6 +201,7 @@ bool Cache::store(const std::vector<Candidate>& candidates, const uint8_t* pixel
   try {
     std::error_code ignored;
     fs::create_directories(path_.parent_path(), ignored);
+    remove_leftovers(path_.parent_path(), 24 * 3600);
     AtomicFile file(path_, pixel_bytes);
     file.write(pixels, pixel_bytes);
     finish(file, candidates, pixels, pixel_bytes);

@@ -8,9 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
-
-#include "engine/error.h"
 
 namespace kiln {
 namespace {
@@ -19,6 +18,26 @@ std::string temporary_name(const std::filesystem::path& path) {
   static std::atomic<unsigned> counter{0};
   // Long names stay below the 255 bytes that a file system takes.
   return fmt::format(".{}.{}-{}.tmp", path.filename().string().substr(0, 200), getpid(), counter++);
+}
+
+/// What temporary_name makes: ".NAME.DIGITS-DIGITS.tmp".
+bool is_temporary_name(const std::string& name) {
+  if (!name.starts_with('.') || !name.ends_with(".tmp")) return false;
+  size_t at = name.size() - 4;
+  const auto digits = [&] {
+    const size_t end = at;
+    while (at > 0 && name[at - 1] >= '0' && name[at - 1] <= '9') --at;
+    return at < end;
+  };
+  if (!digits() || at == 0 || name[--at] != '-') return false;
+  return digits() && at > 2 && name[at - 1] == '.';
+}
+
+const char* remedy_for(int error) {
+  return error == EFBIG    ? "raise the file size limit (ulimit -f)"
+         : error == EDQUOT ? "free some of your disk quota or choose another folder"
+         : error == ENOSPC ? "free some disk space or choose another folder"
+                           : "check the disk or choose another folder";
 }
 
 }  // namespace
@@ -61,6 +80,36 @@ std::vector<uint8_t> read_file(const std::filesystem::path& path, uint64_t max_b
   return bytes;
 }
 
+void append_text(const std::filesystem::path& path, const std::string& text) {
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  int error = fd < 0 ? errno : 0;
+  const off_t before = error ? 0 : lseek(fd, 0, SEEK_END);
+  for (size_t done = 0; !error && done < text.size();) {
+    const ssize_t put = ::write(fd, text.data() + done, text.size() - done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0)
+      error = put < 0 ? errno : ENOSPC;
+    else
+      done += size_t(put);
+  }
+  if (error && fd >= 0 && ftruncate(fd, before) != 0) error = errno;
+  if (fd >= 0 && close(fd) != 0 && !error) error = errno;  // network file systems report a full disk here
+  if (error) throw WriteError(fmt::format("{}: cannot write: {}; {}", path.string(), std::strerror(error), remedy_for(error)));
+}
+
+void remove_leftovers(const std::filesystem::path& folder, double min_age_seconds) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    if (!is_temporary_name(it->path().filename().string())) continue;
+    std::error_code gone;
+    const auto age = fs::file_time_type::clock::now() - fs::last_write_time(it->path(), gone);
+    if (!gone && std::chrono::duration<double>(age).count() >= min_age_seconds) found.push_back(it->path());
+  }
+  for (const fs::path& p : found) fs::remove(p, error);
+}
+
 AtomicFile::AtomicFile(std::filesystem::path path, uint64_t expected_bytes)
     : path_(std::move(path)), expected_(expected_bytes) {
   // commit() names the nameless file through /proc, which a bare chroot lacks.
@@ -70,8 +119,10 @@ AtomicFile::AtomicFile(std::filesystem::path path, uint64_t expected_bytes)
   fd_ = open(temporary_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
   if (fd_ < 0) {
     const int error = errno;
-    fail("{}: cannot write: {}{}", path_.string(), std::strerror(error),
-         error == ENOENT ? "; make its folder first" : "; choose a folder that you may write to");
+    throw WriteError(fmt::format("{}: cannot write: {}; {}", path_.string(), std::strerror(error),
+                                 error == ENOENT                       ? "make its folder first"
+                                 : error == ENOSPC || error == EDQUOT ? remedy_for(error)
+                                                                      : "choose a folder that you may write to"));
   }
 }
 
@@ -95,12 +146,8 @@ void AtomicFile::fail_write(int error) {
                 ? fmt::format(" (needs {}, {} are free there)", human_bytes(needed), human_bytes(free + written_))
                 : fmt::format(" ({} are free there)", human_bytes(free));
   }
-  const char* remedy = error == EFBIG    ? "raise the file size limit (ulimit -f)"
-                       : error == EDQUOT ? "free some of your disk quota or choose another folder"
-                       : error == ENOSPC ? "free some disk space or choose another folder"
-                                         : "check the disk or choose another folder";
-  fail("{}: cannot write: {}{}; {}; what was there before is untouched", path_.string(), std::strerror(error), space,
-       remedy);
+  throw WriteError(fmt::format("{}: cannot write: {}{}; {}; what was there before is untouched", path_.string(),
+                               std::strerror(error), space, remedy_for(error)));
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {

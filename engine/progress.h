@@ -33,7 +33,7 @@ class ProgressLine {
 };
 
 /// From SIGINT or SIGTERM: true once one has come. The first asks the program to finish its step and save; a second ends it
-/// at once. Installed by watch_interrupts().
+/// at once. Installed by watch_interrupts(), which also turns the signal of a file size limit into an error of the write.
 bool interrupted();
 void watch_interrupts();
 

@@ -1,6 +1,11 @@
 #include "engine/run_directory.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -38,6 +43,20 @@ RunDirectory RunDirectory::open(const fs::path& path) {
   return RunDirectory(path);
 }
 
+void RunDirectory::claim() {
+  // A lock on the folder itself leaves no file behind and ends with the process. Where a file system has no locks, the run
+  // goes on without.
+  const int fd = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0) {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      ::close(fd);
+      fail("{}: another process is training in this run; wait for it, or name another folder with --out", path_.string());
+    }
+    lock_ = std::shared_ptr<void>(nullptr, [fd](void*) { ::close(fd); });
+  }
+  for (const fs::path& folder : {path_, path_ / "samples", path_ / "checkpoints"}) remove_leftovers(folder, 0);
+}
+
 fs::path RunDirectory::sample(int64_t step, const std::string& suffix) const {
   return path_ / "samples" / (number(step) + suffix + ".png");
 }
@@ -67,11 +86,7 @@ void RunDirectory::prune(int keep, std::optional<int64_t> best) const {
 }
 
 void RunDirectory::log(const std::string& json_object) {
-  const fs::path p = path_ / "log.jsonl";
-  std::ofstream f(p, std::ios::app);
-  f << json_object << '\n';
-  f.flush();
-  if (!f) fail("{}: cannot write: is the disk full? The last checkpoint is whole; free some space and go on with --resume", p.string());
+  append_text(path_ / "log.jsonl", json_object + '\n');
 }
 
 void RunDirectory::trim_log(int64_t step) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,6 +17,9 @@ class RunDirectory {
   static RunDirectory create(const std::filesystem::path& path);
   /// Opens an existing run. Throws kiln::Error if there is none.
   static RunDirectory open(const std::filesystem::path& path);
+  /// For who will write: makes this process the run's only writer until it ends, however it ends, and removes the temporary
+  /// files that a killed one left. Throws kiln::Error if another process trains here.
+  void claim();
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path sample(int64_t step, const std::string& suffix = "") const;  // samples/000400suffix.png
@@ -25,7 +29,7 @@ class RunDirectory {
   /// Keeps the newest `keep` checkpoints (0: all) and the one of step `best` (if any); deletes the others.
   void prune(int keep, std::optional<int64_t> best) const;
 
-  /// Appends one line to log.jsonl: a flat JSON object. Throws kiln::Error if it cannot be written.
+  /// Appends one line to log.jsonl: a flat JSON object. Throws WriteError if it cannot be written.
   void log(const std::string& json_object);
   /// Drops the lines of steps after `step` (a run that was killed after its last checkpoint), so that the log of a resumed
   /// run is the log of an unbroken one.
@@ -37,6 +41,7 @@ class RunDirectory {
  private:
   explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
   std::filesystem::path path_;
+  std::shared_ptr<void> lock_;  // held while any copy of this object lives
 };
 
 }  // namespace kiln

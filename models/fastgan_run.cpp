@@ -9,6 +9,7 @@
 #include "engine/checkpoint.h"
 #include "engine/dataset.h"
 #include "engine/error.h"
+#include "engine/file.h"
 #include "engine/progress.h"
 #include "engine/run_directory.h"
 #include "engine/swd.h"
@@ -47,6 +48,8 @@ class Run {
   }
 
   RunResult train();
+  /// Step of the last checkpoint in the run's directory, -1 while there is none.
+  int64_t saved_step() const { return saved_step_; }
 
  private:
   void load_data();
@@ -79,7 +82,7 @@ class Run {
   double seconds_training_ = 0, last_report_ = 0;
   int64_t last_report_step_ = 0;
   double distance_ = 0, best_distance_ = -1;
-  int64_t best_step_ = -1;
+  int64_t best_step_ = -1, saved_step_ = -1;
   double images_per_second_ = 0;
 };
 
@@ -178,6 +181,7 @@ void Run::save_checkpoint() {
   w.set("best_distance", fmt::format("{:.17g}", best_distance_));
   w.set("data", fmt::format("{:016x}", fingerprint_));
   w.write(directory_->checkpoint(step_));
+  saved_step_ = step_;
   directory_->prune(o_.keep, best_step_ >= 0 ? std::optional(best_step_) : std::nullopt);
 }
 
@@ -291,6 +295,7 @@ RunResult Run::train() {
   watch_interrupts();
   const bool from_file = !o_.resume_file.empty();
   directory_ = o_.resume && !from_file ? RunDirectory::open(o_.out) : RunDirectory::create(o_.out);
+  directory_->claim();
   load_data();
 
   random_ = std::make_shared<Philox>(o_.seed);
@@ -300,13 +305,16 @@ RunResult Run::train() {
   index_ = Tensor(Shape{o_.batch}, DType::i32);
   if (from_file) {
     load_checkpoint(o_.resume_file);
-  } else if (o_.resume) {
-    const std::vector<int64_t> steps = directory_->checkpoints();
-    if (steps.empty()) fail("{}: the run has no checkpoint to resume from; start it anew in another folder", o_.out.string());
-    load_checkpoint(directory_->checkpoint(steps.back()));
-    directory_->trim_log(step_);
   } else {
-    model_->initialise(*random_);
+    const std::vector<int64_t> steps = directory_->checkpoints();
+    if (!steps.empty()) {
+      load_checkpoint(directory_->checkpoint(steps.back()));
+      saved_step_ = step_;
+    } else {
+      model_->initialise(*random_);
+      if (o_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");
+    }
+    directory_->trim_log(step_);
   }
   if (step_ >= o_.steps) fail("{}: the run has done {} steps already; give more with --steps", o_.out.string(), step_);
   first_step_ = last_report_step_ = step_;
@@ -321,7 +329,7 @@ RunResult Run::train() {
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
   double last_shown = -1e9;
   bool stop = false;
-  int64_t saved_step = -1, grid_step = -1;
+  int64_t grid_step = -1;
   while (!stop) {
     const Stopwatch watch;
     random_->set_step(uint64_t(step_));
@@ -344,14 +352,13 @@ RunResult Run::train() {
     if (due(o_.checkpoint_every)) {
       require_finite(losses);
       save_checkpoint();
-      saved_step = step_;
     }
   }
   if (grid_step != step_) {
     write_grid();
     write_reconstructions();
   }
-  if (saved_step != step_) save_checkpoint();
+  if (saved_step_ != step_) save_checkpoint();
   if (interrupted()) line_.print(fmt::format("interrupted: step {} is saved; go on with --resume --out {}", step_, o_.out.string()));
   if (o_.profile) {
     double total = 0;
@@ -381,7 +388,13 @@ RunResult train(const RunOptions& o) {
     if (!gpu_runtime::available(&why)) fail("--device gpu: {}; use --device cpu", why);
     fail("--device gpu: training on a GPU is not in this version; use --device cpu");
   }
-  return Run(o).train();
+  Run run(o);
+  try {
+    return run.train();
+  } catch (const WriteError& e) {
+    if (run.saved_step() < 0) throw;
+    fail("{}; step {} is saved: then go on with --resume --out {}", e.what(), run.saved_step(), o.out.string());
+  }
 }
 
 void dry_run(const RunOptions& o) {

@@ -6,49 +6,12 @@
 
 #include "engine/picture.h"
 #include "engine/safetensors.h"
-#include "tests/program.h"
+#include "tests/training_runs.h"
 
 using namespace kiln;
 using namespace kiln::test;
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-namespace {
-
-/// A run small enough to take a second.
-std::vector<std::string> tiny(const std::string& data, const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> a{data, "--out", out, "--size", "32", "--ngf", "4", "--ndf", "4", "--batch", "4", "--no-cache",
-                             "--grid", "2", "--log-every", "2", "--sample-every", "5", "--metric-every", "5"};
-  a.insert(a.end(), more.begin(), more.end());
-  return a;
-}
-
-/// The program must end with code 2 and one line on standard error that holds all the words.
-void refuses(const std::vector<std::string>& arguments, const std::vector<std::string>& words) {
-  const Finished f = run_program("fastgan_train", arguments);
-  CAPTURE(f.err);
-  CHECK(f.code == 2);
-  CHECK(std::count(f.err.begin(), f.err.end(), '\n') == 1);
-  for (const std::string& w : words) {
-    CAPTURE(w);
-    CHECK(f.err.find(w) != std::string::npos);
-  }
-}
-
-/// Log lines without what depends on the clock.
-std::vector<std::string> timeless_log(const std::string& run) {
-  std::vector<std::string> lines;
-  std::ifstream f(run + "/log.jsonl");
-  for (std::string line; std::getline(f, line);) {
-    json j = json::parse(line);
-    j.erase("seconds");
-    j.erase("images_per_second");
-    lines.push_back(j.dump());
-  }
-  return lines;
-}
-
-}  // namespace
 
 TEST_CASE("fastgan_train: help names every group, with defaults, and needs nothing") {
   const Finished f = run_program("fastgan_train", {"--help"});

@@ -1,0 +1,16 @@
+// What the tests of ./fastgan_train share: small runs, refusals, logs.
+#pragma once
+#include "tests/program.h"
+
+namespace kiln::test {
+
+/// Arguments of a run small enough to take a second.
+std::vector<std::string> tiny(const std::string& data, const std::string& out, std::vector<std::string> more = {});
+
+/// fastgan_train must end with code 2 and one line on standard error that holds all the words.
+void refuses(const std::vector<std::string>& arguments, const std::vector<std::string>& words);
+
+/// The lines of a run's log without what depends on the clock.
+std::vector<std::string> timeless_log(const std::string& run);
+
+}  // namespace kiln::test
