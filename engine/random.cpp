@@ -1,6 +1,7 @@
 #include "engine/random.h"
 
 #include "engine/context.h"
+#include "engine/error.h"
 #include "kernels/philox.h"
 #include "kernels/random.h"
 
@@ -30,6 +31,28 @@ Tensor Philox::uniform(std::string_view site, const Shape& shape) {
   Tensor out(shape);
   const int64_t per = shape.count() / shape[0];
   KILN_RUN(Work::data, random_uniform(stream, seed_, site_id(site), device_step_.as<uint64_t>(), first_sample_, shape[0], per, out.f32()));
+  return out;
+}
+
+PictureSeeds::PictureSeeds(std::vector<uint64_t> seeds, uint64_t step) : seeds_(std::move(seeds)), device_step_(Shape{2}, DType::i32) {
+  device_step_.upload(&step);
+}
+
+Tensor PictureSeeds::normal(std::string_view site, const Shape& shape) {
+  KILN_ASSERT(shape[0] == int64_t(seeds_.size()));
+  Tensor out(shape);
+  const int64_t per = shape.count() / shape[0];
+  for (size_t k = 0; k < seeds_.size(); k++)
+    KILN_RUN(Work::data, random_normal(stream, seeds_[k], site_id(site), device_step_.as<uint64_t>(), 0, 1, per, out.f32() + int64_t(k) * per));
+  return out;
+}
+
+Tensor PictureSeeds::uniform(std::string_view site, const Shape& shape) {
+  KILN_ASSERT(shape[0] == int64_t(seeds_.size()));
+  Tensor out(shape);
+  const int64_t per = shape.count() / shape[0];
+  for (size_t k = 0; k < seeds_.size(); k++)
+    KILN_RUN(Work::data, random_uniform(stream, seeds_[k], site_id(site), device_step_.as<uint64_t>(), 0, 1, per, out.f32() + int64_t(k) * per));
   return out;
 }
 

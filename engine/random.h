@@ -39,6 +39,19 @@ class Philox : public RandomSource {
   Tensor device_step_;
 };
 
+/// One seed a picture: picture k of a batch gets what Philox(seeds[k]) draws for its first picture at that step. So a picture
+/// is its seed's, whatever the batch that it is made in.
+class PictureSeeds : public RandomSource {
+ public:
+  explicit PictureSeeds(std::vector<uint64_t> seeds, uint64_t step = 0);
+  Tensor normal(std::string_view site, const Shape& shape) override;  // axis 0: as many as there are seeds
+  Tensor uniform(std::string_view site, const Shape& shape) override;
+
+ private:
+  std::vector<uint64_t> seeds_;
+  Tensor device_step_;
+};
+
 /// A permutation of 0..n-1 from (seed, site, epoch), made on the host: the order in which an epoch shows its pictures.
 std::vector<int32_t> permutation(uint64_t seed, std::string_view site, uint64_t epoch, int64_t n);
 

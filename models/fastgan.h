@@ -105,6 +105,7 @@ class Generator {
   const Config& config() const { return config_; }
 
  private:
+  friend class FoldedGenerator;  // reads the parts, to make them into fixed weights
   struct Gate {
     int from, to;
     SkipExcitation se;

@@ -10,6 +10,7 @@
 #include "engine/dataset.h"
 #include "engine/error.h"
 #include "engine/file.h"
+#include "engine/picture_tensor.h"
 #include "engine/progress.h"
 #include "engine/run_directory.h"
 #include "engine/swd.h"
@@ -18,23 +19,6 @@ namespace kiln::fastgan {
 namespace {
 
 using nlohmann::json;
-
-/// Pictures [n, h, w, 3], nominally on [-1, 1], as bytes: rounded and clamped.
-std::vector<Picture> to_pictures(const Tensor& x) {
-  const std::vector<float> v = x.to_vector();
-  const int h = int(x.shape()[1]), w = int(x.shape()[2]);
-  std::vector<Picture> out;
-  size_t at = 0;
-  for (int64_t n = 0; n < x.shape()[0]; n++) {
-    Picture p{w, h, std::vector<uint8_t>(size_t(h) * size_t(w) * 3)};
-    for (uint8_t& b : p.rgb) {
-      const float f = (v[at++] + 1.0f) * 127.5f;
-      b = uint8_t(std::lround(f < 0.f || f != f ? 0.f : f > 255.f ? 255.f : f));
-    }
-    out.push_back(std::move(p));
-  }
-  return out;
-}
 
 /// The random numbers of sample grids and of the distance: always those of step 0 of a seed of their own, so that the same
 /// latent vectors are shown all through a run.
