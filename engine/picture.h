@@ -76,4 +76,17 @@ void write_png(const std::filesystem::path& path, const Picture& picture, const 
 /// The text that a PNG carries, in order of the file. Throws Error if it is not a sound PNG.
 PngText read_png_text(const std::filesystem::path& path);
 
+/// The bytes of a JPEG file (4:4:4 from quality 90 on, else 4:2:0), quality 1 to 100. Sides up to 65500 pixels.
+std::vector<uint8_t> encode_jpeg(const Picture& picture, int quality);
+/// The bytes of a lossy WebP file, quality 0 to 100. Sides up to 16383 pixels. Holds no time: equal in, equal out.
+/// Throws Error (no memory, a side that is too long).
+std::vector<uint8_t> encode_webp(const Picture& picture, float quality);
+
+enum class PictureFormat { png, jpeg, webp };
+/// What a file's name says: .png, .jpg, .jpeg, .webp in any case. Throws Error for any other.
+PictureFormat picture_format(const std::filesystem::path& path);
+/// Writes a file of the kind that its name says, whole or not at all. Only PNG carries the text. Throws Error naming the
+/// path.
+void write_picture(const std::filesystem::path& path, const Picture& picture, const PngText& text = {}, int quality = 92);
+
 }  // namespace kiln

@@ -1,9 +1,11 @@
 // WebP by libwebp; libwebpdemux finds the EXIF block and the first frame of an animation.
 #include <webp/decode.h>
 #include <webp/demux.h>
+#include <webp/encode.h>
 
 #include <memory>
 
+#include "engine/error.h"
 #include "engine/picture_codec.h"
 
 namespace kiln::codec {
@@ -94,3 +96,18 @@ Decoded decode_webp(Bytes file, Rgb background) {
 }
 
 }  // namespace kiln::codec
+
+namespace kiln {
+
+std::vector<uint8_t> encode_webp(const Picture& picture, float quality) {
+  KILN_ASSERT(picture.rgb.size() == size_t(picture.width) * picture.height * 3 && quality >= 0 && quality <= 100);
+  uint8_t* bytes = nullptr;
+  const size_t size = WebPEncodeRGB(picture.rgb.data(), picture.width, picture.height, picture.width * 3, quality, &bytes);
+  const std::unique_ptr<uint8_t, decltype(&WebPFree)> owner(bytes, WebPFree);
+  if (size == 0)
+    fail("a picture of {}x{} pixels could not be written as WebP: sides of at most 16383 pixels, and memory, are needed",
+         picture.width, picture.height);
+  return {bytes, bytes + size};
+}
+
+}  // namespace kiln

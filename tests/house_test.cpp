@@ -50,6 +50,7 @@ std::string objection(const std::string& file, const std::string& header) {
   if (starts_with_any(header, {"stb/", "stb_", "jpeglib.h", "jerror.h", "turbojpeg.h", "png.h", "webp/", "libexif/"}) &&
       !file.starts_with("engine/picture"))
     return "picture formats belong in engine/picture*";
+  if (starts_with_any(header, {"libav", "libsw"}) && !file.starts_with("engine/video")) return "FFmpeg belongs in engine/video*";
   return "";
 }
 
@@ -146,6 +147,7 @@ TEST_CASE("house: what is allowed is not found") {
            {"kernels/exec/exec.h", "#pragma once\n#include <cuda_runtime.h>\n"},
            {"engine/backend/onednn.cpp", "#include <dnnl.hpp>\n#include \"kernels/a.h\"\n"},
            {"engine/backend/mpi.cpp", "#include <mpi.h>\n"},
+           {"engine/video.cpp", "#include <libavcodec/avcodec.h>\n"},
            {"engine/picture_png.cpp", "#include <png.h>\n#  include \"stb/stb_image.h\"\n"},
            {"models/a.cpp", "#include \"engine/ops.h\"\n#include \"models/a.h\"\n#include <cstdint>\n"},
            {"apps/a.cpp", "#include \"models/a.h\"\n#include \"engine/error.h\"\n"},
@@ -195,6 +197,7 @@ TEST_CASE("house: planted violations are found, with file and line") {
            {"models/f.cpp", include("<webp/decode.h>"), "models/f.cpp:2: webp/decode.h: picture"},
            {"engine/backend/picture.cpp", include("<libexif/exif-data.h>"),
             "engine/backend/picture.cpp:2: libexif/exif-data.h: picture"},
+           {"models/g.cpp", include("<libavcodec/avcodec.h>"), "models/g.cpp:2: libavcodec/avcodec.h: FFmpeg"},
            {"tests/long.cpp", long_file, "tests/long.cpp: 601 lines; 600"},
            {"engine/h.h", "// a header\n", "engine/h.h: no #pragma once"},
            {"engine/i.cpp", "int a;\n\tint b;\n", "engine/i.cpp:2: a tab"},
