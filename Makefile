@@ -11,7 +11,7 @@ PYTHON ?= python3
 .PHONY: all demo test bench sanitize configure packages format clean help
 
 all: configure ## build the programs into this folder
-	@cmake --build $(BUILD) -j $(JOBS) --target fastgan_train fastgan_sample fastgan_interpolate fastgan_stylemix fastgan_invert emoji_faces
+	@cmake --build $(BUILD) -j $(JOBS) --target programs
 
 configure: packages
 	@mkdir -p $(BUILD)

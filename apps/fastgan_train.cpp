@@ -146,6 +146,7 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
     if (app.count("--ngf") == 0) f.run.network.ngf = 16;
     if (app.count("--ndf") == 0) f.run.network.ndf = 16;
   }
+  f.run.commands.push_back(command_line(argc, argv));
   check(f.run);
   if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: fastgan_train DIR, more with --help");
   if (f.run.out.empty()) {

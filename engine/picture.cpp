@@ -188,6 +188,17 @@ Picture fit_picture(const Picture& picture, int size, Fit fit, Rgb background) {
   return out;
 }
 
+Picture shrink_picture(const Picture& picture, int longest) {
+  const int w = picture.width, h = picture.height;
+  KILN_ASSERT(longest >= 1 && w >= 1 && h >= 1 && picture.rgb.size() == size_t(w) * h * 3);
+  if (std::max(w, h) <= longest) return picture;
+  const double scale = static_cast<double>(longest) / std::max(w, h);
+  Picture out{std::max(1, static_cast<int>(std::lround(w * scale))), std::max(1, static_cast<int>(std::lround(h * scale))), {}};
+  out.rgb.resize(size_t(out.width) * out.height * 3);
+  codec::resize_rgb(picture.rgb.data(), w, h, size_t(w) * 3, out.rgb.data(), out.width, out.height, size_t(out.width) * 3);
+  return out;
+}
+
 Picture make_grid(const std::vector<Picture>& pictures, int columns, int gap, Rgb background) {
   KILN_ASSERT(!pictures.empty() && columns >= 1 && gap >= 0);
   const int w = pictures[0].width, h = pictures[0].height;

@@ -71,6 +71,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["keep"] = o.keep;
     j["grid"] = o.grid;
     j["device"] = name_of(o.device);
+    j["commands"] = o.commands;
   }
   return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
@@ -121,6 +122,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
       o.keep = j.at("keep");
       o.grid = j.at("grid");
       o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
+      if (j.contains("commands")) o.commands = j.at("commands").get<std::vector<std::string>>();
     }
     return o;
   } catch (const json::exception& e) {

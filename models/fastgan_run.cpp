@@ -12,6 +12,7 @@
 #include "engine/file.h"
 #include "engine/picture_tensor.h"
 #include "engine/progress.h"
+#include "engine/report.h"
 #include "engine/run_directory.h"
 #include "engine/swd.h"
 
@@ -47,6 +48,7 @@ class Run {
   void write_reconstructions();
   void measure();
   void report(const Losses& losses, bool log_now, bool important);
+  void write_page();
 
   const RunOptions o_;
   Context context_;
@@ -58,6 +60,7 @@ class Run {
   std::unique_ptr<SwdReference> reference_;
   std::shared_ptr<Philox> random_, sampler_;
   std::optional<RunDirectory> directory_;
+  std::unique_ptr<Report> page_;
   Tensor index_;
   uint64_t epoch_ = ~0ull;
   std::vector<int32_t> order_;
@@ -274,6 +277,16 @@ void Run::report(const Losses& l, bool log_now, bool important) {
   line_.show(text, important);
 }
 
+/// The run's report.html. It can be made again at any time, so that a failure is told and ends nothing.
+void Run::write_page() {
+  if (!page_) page_ = std::make_unique<Report>(o_.out);
+  try {
+    page_->write();
+  } catch (const Error& e) {
+    line_.print(fmt::format("no report.html: {}", e.what()));
+  }
+}
+
 RunResult Run::train() {
   if (o_.threads > 0) omp_set_num_threads(o_.threads);
   watch_interrupts();
@@ -336,6 +349,7 @@ RunResult Run::train() {
     if (due(o_.checkpoint_every)) {
       require_finite(losses);
       save_checkpoint();
+      write_page();
     }
   }
   if (grid_step != step_) {
@@ -343,6 +357,7 @@ RunResult Run::train() {
     write_reconstructions();
   }
   if (saved_step_ != step_) save_checkpoint();
+  write_page();
   if (interrupted()) line_.print(fmt::format("interrupted: step {} is saved; go on with --resume --out {}", step_, o_.out.string()));
   if (o_.profile) {
     double total = 0;

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "engine/picture.h"
 #include "models/fastgan_training.h"
@@ -30,6 +31,7 @@ struct RunOptions {
   std::filesystem::path out;
   bool resume = false;
   std::filesystem::path resume_file;
+  std::vector<std::string> commands;  // the command lines that started and resumed the run, for the record
   int64_t log_every = 20, sample_every = 500, metric_every = 500, checkpoint_every = 1000;
   int keep = 3;
   int grid = 6;  // sample grids show grid x grid pictures

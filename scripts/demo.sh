@@ -28,5 +28,5 @@ echo
 echo "Look at:"
 echo "  $last                 pictures that the generator made up"
 echo "  $out/samples/real.png the pictures it learned from"
-echo "  $out/log.jsonl        losses and distances"
+echo "  $out/report.html      losses, distances and all samples as one page"
 echo "Your own pictures:  ./fastgan_train FOLDER"

@@ -40,7 +40,8 @@ std::vector<std::string> contents(const std::string& run) {
   std::sort(files.begin(), files.end());
   for (const fs::path& p : files) {
     const std::string name = p.lexically_relative(run).string();
-    if (name != "log.jsonl" && name != "config.json") all.push_back(name + ": " + file_text(p));
+    // Those three name commands, times and the run's folder.
+    if (name != "log.jsonl" && name != "config.json" && name != "report.html") all.push_back(name + ": " + file_text(p));
   }
   return all;
 }

@@ -74,7 +74,7 @@ TEST_CASE("fastgan_train: a run leaves what it says, and nothing is overwritten"
   for (const char* word : {"12 pictures", "broken.jpg", "1 skipped", "step 10/10", "img/s", "ETA", "D(real)", "D(fake)", "rec", "SWD", "mem", "MB"})
     CHECK(f.out.find(word) != std::string::npos);
   CHECK(f.out.find('\r') == std::string::npos);  // not a terminal: plain lines
-  for (const char* name : {"config.json", "log.jsonl", "samples/real.png", "samples/000005.png", "samples/000010.png",
+  for (const char* name : {"config.json", "log.jsonl", "report.html", "samples/real.png", "samples/000005.png", "samples/000010.png",
                            "samples/000010_recon.png", "checkpoints/000005.safetensors", "checkpoints/000010.safetensors"}) {
     CAPTURE(name);
     CHECK(fs::exists(fs::path(run) / name));
@@ -84,6 +84,8 @@ TEST_CASE("fastgan_train: a run leaves what it says, and nothing is overwritten"
   const json config = json::parse(file_text(fs::path(run) / "config.json"));
   CHECK(config["size"] == 32);
   CHECK(config["ngf"] == 4);
+  CHECK(config["commands"].size() == 1);
+  CHECK(config["commands"][0].get<std::string>().find("fastgan_train " + faces + " --out") != std::string::npos);
   int steps = 0, metrics = 0;
   std::ifstream log(run + "/log.jsonl");
   for (std::string line; std::getline(log, line);) {
