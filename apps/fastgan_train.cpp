@@ -75,6 +75,7 @@ void add_flags(CLI::App& app, Flags& f) {
   machine(app.add_option("--device", f.device, "auto, cpu; gpu is not in this version")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
   machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
   machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
+  machine(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams from the disk (0: a quarter of this machine's memory, at most 4)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }
 
@@ -170,7 +171,7 @@ int main(int argc, char** argv) {
       return 0;
     }
     const RunResult r = train(o);
-    fmt::print("done: {} steps; peak {} MB", r.step, r.peak_bytes >> 20);
+    fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
     if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
     fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
     return 0;

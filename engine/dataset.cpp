@@ -1,6 +1,5 @@
 #include "engine/dataset.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -25,16 +25,17 @@ namespace {
 
 using dataset::Cache;
 using dataset::Candidate;
+using dataset::PixelStore;
 
 // Pixels being decoded at one time, over all threads; each takes up to about 12 bytes (a progressive JPEG's
 // coefficients, the picture, its turned copy). A picture with more is decoded alone.
 constexpr uint64_t kPixelsInFlight = 128'000'000;
 
-/// Decodes candidate i into slot i at `pixels`, or sets its reason. Threads take candidates in order, so that when a
+/// Decodes candidate i into slot i of `pixels`, or sets its reason. Threads take candidates in order, so that when a
 /// strict run stops at a broken one, all before it have been looked at.
 class Decoder {
  public:
-  Decoder(const DatasetOptions& options, std::vector<Candidate>& candidates, uint8_t* pixels)
+  Decoder(const DatasetOptions& options, std::vector<Candidate>& candidates, PixelStore& pixels)
       : options_(options), candidates_(candidates), pixels_(pixels), stop_(candidates.size()) {}
 
   void run() {
@@ -56,6 +57,7 @@ class Decoder {
       lock.lock();
     }
     lock.unlock();
+    if (trouble_) std::rethrow_exception(trouble_);
     if (options_.progress) options_.progress(done_, total);
   }
 
@@ -63,7 +65,7 @@ class Decoder {
   void work() {
     for (size_t i = next_++; i < stop_; i = next_++) {
       if (candidates_[i].reason.empty())
-        decode(candidates_[i], pixels_ + i * size_t(options_.size) * options_.size * 3);
+        decode(candidates_[i], i);
       ++done_;
       if (options_.strict && !candidates_[i].reason.empty()) {
         size_t stop = stop_;
@@ -75,14 +77,18 @@ class Decoder {
     if (--running_ == 0) changed_.notify_all();
   }
 
-  void decode(Candidate& c, uint8_t* target) {
+  void decode(Candidate& c, size_t slot) {
     const fs::path path = options_.folder / c.path;
     try {
       const std::vector<uint8_t> file = read_file(path, codec::kMaxFileBytes);
       const Gate gate(*this, codec::size_or_broken(file).pixels());
       const Picture picture = codec::decode_or_broken(file, options_.background);
       const Picture fitted = fit_picture(picture, options_.size, options_.fit, options_.background);
-      std::memcpy(target, fitted.rgb.data(), fitted.rgb.size());
+      pixels_.write(slot * fitted.rgb.size(), fitted.rgb.data(), fitted.rgb.size());
+    } catch (const WriteError&) {  // not the picture's fault: it ends the whole
+      const std::lock_guard lock(mutex_);
+      trouble_ = std::current_exception();
+      stop_ = 0;
     } catch (const codec::Broken& broken) {
       c.reason = broken.reason;
     } catch (const std::bad_alloc&) {
@@ -113,11 +119,12 @@ class Decoder {
 
   const DatasetOptions& options_;
   std::vector<Candidate>& candidates_;
-  uint8_t* pixels_;
+  PixelStore& pixels_;
   std::atomic<size_t> next_{0}, done_{0}, stop_;
   std::mutex mutex_;
   std::condition_variable changed_, room_;
-  uint64_t in_flight_ = 0;  // guarded by mutex_, as is running_
+  std::exception_ptr trouble_;
+  uint64_t in_flight_ = 0;  // guarded by mutex_, as are running_ and trouble_
   size_t running_ = 0;
 };
 
@@ -148,63 +155,75 @@ class Decoder {
 }
 
 /// Moves the slots of usable candidates together. Returns how many there are.
-size_t compact(const std::vector<Candidate>& candidates, uint8_t* pixels, size_t picture_bytes) {
+size_t compact(const std::vector<Candidate>& candidates, PixelStore& pixels, size_t picture_bytes) {
   size_t kept = 0;
+  std::vector<uint8_t> picture(picture_bytes);
   for (size_t i = 0; i < candidates.size(); ++i) {
     if (!candidates[i].reason.empty()) continue;
-    if (kept != i) std::memmove(pixels + kept * picture_bytes, pixels + i * picture_bytes, picture_bytes);
+    if (kept != i) {
+      pixels.read(i * picture_bytes, picture.data(), picture_bytes);
+      pixels.write(kept * picture_bytes, picture.data(), picture_bytes);
+    }
     ++kept;
   }
   return kept;
 }
 
-/// Decodes everything, into memory or, if that would be too much, into a file in the cache folder. Returns the pixels.
-std::shared_ptr<uint8_t> decode_all(const DatasetOptions& options, const Cache& cache, dataset::Scan& scan,
-                                    size_t picture_bytes) {
+/// Decodes everything, into memory or, if that would be too much, into a file in the cache folder.
+Cache::Found decode_all(const DatasetOptions& options, const Cache& cache, dataset::Scan& scan, size_t picture_bytes) {
   const size_t bytes = scan.candidates.size() * picture_bytes;
   std::unique_ptr<AtomicFile> file;
   if (bytes > options.max_bytes) {
     if (options.cache_folder.empty()) {
       fail(
-          "{}: its {} pictures need {} at {}x{} pixels, more than the {} that they may take in memory; give a cache "
-          "folder "
-          "(they are then kept in a file there), a smaller size or a higher limit",
+          "{}: its {} pictures need {} at {}x{} pixels, more than the {} that they may take in memory; allow the cache, "
+          "where they are kept in a file (no --no-cache), choose a smaller --size or a higher --picture-memory",
           options.folder.string(), scan.candidates.size(), human_bytes(bytes), options.size, options.size,
           human_bytes(options.max_bytes));
     }
     std::error_code ignored;
     fs::create_directories(options.cache_folder, ignored);  // AtomicFile says why if it is not there
     file = std::make_unique<AtomicFile>(cache.path(), bytes);
-    file->allocate(bytes);  // a full disk is an Error now, not a SIGBUS in the middle
+    file->allocate(bytes);  // a full disk is an Error now, not in the middle
   }
-  std::shared_ptr<uint8_t> pixels = dataset::map_bytes(bytes, file ? file->descriptor() : -1, true);
+  const std::shared_ptr<PixelStore> pixels =
+      file ? PixelStore::in_file(file->descriptor(), cache.path().string()) : PixelStore::in_memory(bytes);
   if (!pixels)
     fail("not enough memory for {} pictures ({}); choose a smaller size", scan.candidates.size(), human_bytes(bytes));
 
-  Decoder(options, scan.candidates, pixels.get()).run();
+  Decoder(options, scan.candidates, *pixels).run();
   bool transient = false;
   for (const Candidate& c : scan.candidates) {
     if (options.strict && !c.reason.empty()) fail_strict(options, c);
     transient = transient || c.transient;
   }
-  const uint64_t kept_bytes = compact(scan.candidates, pixels.get(), picture_bytes) * picture_bytes;
+  const uint64_t kept_bytes = compact(scan.candidates, *pixels, picture_bytes) * picture_bytes;
   if (kept_bytes == 0) fail_empty(options, scan);
-  if (transient) return pixels;  // what failed for want of rights or memory may work the next time
+  Hash64 pixel_hash, fingerprint = dataset::fingerprint_of_shape(kept_bytes / picture_bytes, options.size);
+  pixels->hash(kept_bytes, {&pixel_hash, &fingerprint});
+  const Cache::Found found{pixels, {}, fingerprint.value()};
+  if (transient) return found;  // what failed for want of rights or memory may work the next time
   if (!file) {
-    cache.store(scan.candidates, pixels.get(), kept_bytes);
+    cache.store(scan.candidates, pixels->data(), kept_bytes, pixel_hash.value());
   } else if (ftruncate(file->descriptor(), static_cast<off_t>(kept_bytes)) == 0 &&
              lseek(file->descriptor(), 0, SEEK_END) == static_cast<off_t>(kept_bytes)) {
     try {
-      cache.finish(*file, scan.candidates, pixels.get(), kept_bytes);
+      cache.finish(*file, scan.candidates, kept_bytes, pixel_hash.value());
     } catch (const Error&) {
-      // The mapping stays good without a name; only the next run has to decode again.
+      // The file stays good without a name; only the next run has to decode again.
     }
   }
-  mprotect(pixels.get(), bytes, PROT_READ);
-  return pixels;
+  return found;
 }
 
 }  // namespace
+
+uint64_t default_picture_memory() {
+  const uint64_t all = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return std::min(all / 4, uint64_t{4} << 30);
+}
+
+size_t count_pictures(const fs::path& folder) { return dataset::scan_folder(folder).candidates.size(); }
 
 fs::path default_cache_folder() {
   const char* xdg = std::getenv("XDG_CACHE_HOME");
@@ -218,15 +237,16 @@ Dataset::Dataset(const DatasetOptions& options) : size_(options.size) {
   dataset::Scan scan = dataset::scan_folder(options.folder);
   if (scan.candidates.empty()) fail_empty(options, scan);
   const Cache cache(options);
-  Cache::Found found = cache.load(scan.candidates, picture_bytes());
+  Cache::Found found = cache.load(scan.candidates, size_, options.max_bytes);
   from_cache_ = found.pixels != nullptr;
   if (from_cache_) {
     for (size_t i = 0; i < scan.candidates.size(); ++i) scan.candidates[i].reason = std::move(found.reasons[i]);
-    pixels_ = std::move(found.pixels);
     if (options.progress) options.progress(scan.candidates.size(), scan.candidates.size());
   } else {
-    pixels_ = decode_all(options, cache, scan, picture_bytes());
+    found = decode_all(options, cache, scan, picture_bytes());
   }
+  pixels_ = std::move(found.pixels);
+  fingerprint_ = found.fingerprint;
   for (Candidate& c : scan.candidates) {
     if (c.reason.empty()) {
       names_.push_back(std::move(c.path));
@@ -236,11 +256,23 @@ Dataset::Dataset(const DatasetOptions& options) : size_(options.size) {
       failures_.push_back({std::move(c.path), std::move(c.reason)});
     }
   }
-  const uint64_t shape[2] = {count(), static_cast<uint64_t>(size_)};
-  Hash64 hash;
-  hash.update(shape, sizeof shape);
-  hash.update(pixels_.get(), count() * picture_bytes());
-  fingerprint_ = hash.value();
+}
+
+bool Dataset::in_memory() const { return pixels_->data() != nullptr; }
+
+void Dataset::read(size_t i, uint8_t* to) const {
+  KILN_ASSERT(i < count());
+  pixels_->read(i * picture_bytes(), to, picture_bytes());
+}
+
+const uint8_t* Dataset::pixels(size_t i) const {
+  KILN_ASSERT(in_memory());
+  return pixels_->data() + i * picture_bytes();
+}
+
+std::shared_ptr<void> Dataset::memory() const {
+  KILN_ASSERT(in_memory());
+  return {pixels_, pixels_->data()};
 }
 
 }  // namespace kiln

@@ -1,8 +1,8 @@
 // A folder of pictures as one array of bytes, ready for training.
 //
-// Decoding happens once: the result is kept in a cache file and mapped into memory the next time, as long as no picture
-// was added, removed or changed. A set that is larger than the memory it may take lives in that file while it is used,
-// and the system's page cache streams it.
+// Decoding happens once: the result is kept in a cache file and read from it the next time, as long as no picture was added,
+// removed or changed. A set that is larger than the memory it may take stays in that file while it is used, and is read
+// picture by picture.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +16,9 @@
 
 namespace kiln {
 
+/// A quarter of this machine's memory, 4 GiB at most, in bytes.
+uint64_t default_picture_memory();
+
 struct DatasetOptions {
   std::filesystem::path folder;
   int size = 256;       ///< pixels, width and height of every picture
@@ -26,7 +29,7 @@ struct DatasetOptions {
   /// Called on the constructing thread, now and then and at the end; may throw to stop.
   std::function<void(size_t done, size_t total)> progress;
   std::filesystem::path cache_folder;      ///< empty: no cache. default_cache_folder() is the usual place.
-  uint64_t max_bytes = uint64_t{4} << 30;  ///< of decoded pictures in memory; more needs a cache folder
+  uint64_t max_bytes = default_picture_memory();  ///< of decoded pictures in memory; more needs a cache folder
 };
 
 /// $XDG_CACHE_HOME/kiln, or ~/.cache/kiln; empty if neither variable is set. It holds one file per picture folder and
@@ -38,6 +41,14 @@ struct PictureFailure {
   std::string path;
   std::string reason;
 };
+
+namespace dataset {
+class PixelStore;
+}
+
+/// How many files in a folder are pictures by their names, and so the most that a Dataset of it can have. Throws Error where
+/// there is no such folder.
+size_t count_pictures(const std::filesystem::path& folder);
 
 class Dataset {
  public:
@@ -51,8 +62,13 @@ class Dataset {
   size_t count() const { return names_.size(); }
   int size() const { return size_; }
   size_t picture_bytes() const { return size_t(size_) * size_ * 3; }
-  /// Picture i, [size, size, 3] bytes; all of them lie one after the other: pixels(0) is [count, size, size, 3].
-  const uint8_t* pixels(size_t i = 0) const { return pixels_.get() + i * picture_bytes(); }
+  /// False where the set is larger than max_bytes: it is in a file then.
+  bool in_memory() const;
+  /// Copies picture i, [size, size, 3] bytes. For any thread. Throws Error if the file of a set on disk cannot be read.
+  void read(size_t i, uint8_t* to) const;
+  /// Of a set in memory: picture i where it lies; pixels(0) is [count, size, size, 3]. They live as long as memory() does.
+  const uint8_t* pixels(size_t i = 0) const;
+  std::shared_ptr<void> memory() const;
   /// Relative paths of the pictures.
   const std::vector<std::string>& names() const { return names_; }
   const std::vector<PictureFailure>& failures() const { return failures_; }
@@ -63,7 +79,7 @@ class Dataset {
 
  private:
   int size_ = 0;
-  std::shared_ptr<uint8_t> pixels_;  // a mapping: of memory or of a file
+  std::shared_ptr<dataset::PixelStore> pixels_;
   std::vector<std::string> names_;
   std::vector<PictureFailure> failures_;
   uint64_t fingerprint_ = 0;

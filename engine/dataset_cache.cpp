@@ -1,7 +1,6 @@
 #include "engine/dataset_cache.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -110,6 +109,13 @@ struct Scanner {
 
 }  // namespace
 
+Hash64 fingerprint_of_shape(uint64_t count, int size) {
+  const uint64_t shape[2] = {count, static_cast<uint64_t>(size)};
+  Hash64 hash;
+  hash.update(shape, sizeof shape);
+  return hash;
+}
+
 Scan scan_folder(const fs::path& folder) {
   struct stat info;
   if (stat(folder.c_str(), &info) != 0)
@@ -123,13 +129,6 @@ Scan scan_folder(const fs::path& folder) {
   return std::move(scanner.result);
 }
 
-std::shared_ptr<uint8_t> map_bytes(size_t bytes, int fd, bool writable) {
-  const int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-  void* map = mmap(nullptr, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, flags, fd, 0);
-  if (map == MAP_FAILED) return nullptr;
-  return {static_cast<uint8_t*>(map), [bytes](uint8_t* p) { munmap(p, bytes); }};
-}
-
 Cache::Cache(const DatasetOptions& options) {
   if (options.cache_folder.empty()) return;
   std::error_code ignored;
@@ -141,7 +140,7 @@ Cache::Cache(const DatasetOptions& options) {
   path_ = options.cache_folder / fmt::format("pictures-{:016x}.cache", hash_bytes(key_.data(), key_.size()));
 }
 
-Cache::Found Cache::load(const std::vector<Candidate>& candidates, size_t picture_bytes) const {
+Cache::Found Cache::load(const std::vector<Candidate>& candidates, int size, uint64_t max_bytes) const {
   if (path_.empty()) return {};
   const int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return {};
@@ -151,19 +150,28 @@ Cache::Found Cache::load(const std::vector<Candidate>& candidates, size_t pictur
   } closer{fd};
   struct stat info;
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size <= off_t(sizeof(Footer))) return {};
-  const uint64_t size = static_cast<uint64_t>(info.st_size);
-  const std::shared_ptr<uint8_t> map = map_bytes(size, fd, false);
-  if (!map) return {};
+  try {
+    return load(PixelStore::in_file(fd, path_.string()), static_cast<uint64_t>(info.st_size), candidates, size, max_bytes);
+  } catch (const Error&) {
+    return {};  // it was cut while it was read, or the disk is failing: the pictures themselves are still there
+  }
+}
+
+Cache::Found Cache::load(const std::shared_ptr<PixelStore>& file, uint64_t bytes, const std::vector<Candidate>& candidates,
+                         int size, uint64_t max_bytes) const {
   Footer footer;
-  std::memcpy(&footer, map.get() + size - sizeof footer, sizeof footer);
+  file->read(bytes - sizeof footer, &footer, sizeof footer);
   if (footer.magic != kMagic || footer.footer_hash != hash_bytes(&footer, offsetof(Footer, footer_hash))) return {};
-  if (footer.pixel_bytes > size || footer.index_bytes > size ||
-      footer.pixel_bytes + footer.index_bytes + sizeof footer != size) {
+  if (footer.pixel_bytes > bytes || footer.index_bytes > bytes ||
+      footer.pixel_bytes + footer.index_bytes + sizeof footer != bytes) {
     return {};
   }
-  const uint8_t* index = map.get() + footer.pixel_bytes;
   const std::string expected = index_text(key_, candidates);
-  if (footer.index_bytes < expected.size() || std::memcmp(index, expected.data(), expected.size()) != 0) return {};
+  if (footer.index_bytes < expected.size()) return {};
+  std::vector<uint8_t> text(footer.index_bytes);
+  file->read(footer.pixel_bytes, text.data(), text.size());
+  const uint8_t* index = text.data();
+  if (std::memcmp(index, expected.data(), expected.size()) != 0) return {};
   if (footer.index_hash != hash_bytes(index, footer.index_bytes)) return {};
 
   Found found;
@@ -178,25 +186,33 @@ Cache::Found Cache::load(const std::vector<Candidate>& candidates, size_t pictur
     usable += length == 0;
     p += 8 + length;
   }
-  if (p != end || usable * picture_bytes != footer.pixel_bytes || usable == 0) return {};
-  if (footer.pixel_hash != hash_bytes(map.get(), footer.pixel_bytes)) return {};
-  found.pixels = map;
+  if (p != end || usable * (uint64_t(size) * uint64_t(size) * 3) != footer.pixel_bytes || usable == 0) return {};
+  std::shared_ptr<PixelStore> pixels;
+  if (footer.pixel_bytes <= max_bytes) {
+    pixels = PixelStore::in_memory(footer.pixel_bytes);
+    if (pixels) file->read(0, pixels->data(), footer.pixel_bytes);
+  }
+  Hash64 check, fingerprint = fingerprint_of_shape(usable, size);
+  (pixels ? pixels : file)->hash(footer.pixel_bytes, {&check, &fingerprint});
+  if (footer.pixel_hash != check.value()) return {};
+  found.fingerprint = fingerprint.value();
+  found.pixels = pixels ? pixels : file;
   return found;
 }
 
-void Cache::finish(AtomicFile& file, const std::vector<Candidate>& candidates, const uint8_t* pixels,
-                   uint64_t pixel_bytes) const {
+void Cache::finish(AtomicFile& file, const std::vector<Candidate>& candidates, uint64_t pixel_bytes,
+                   uint64_t pixel_hash) const {
   std::string tail = index_text(key_, candidates);
   for (const Candidate& c : candidates) put(tail, c.reason);
-  Footer footer{kMagic, tail.size(), hash_bytes(tail.data(), tail.size()), pixel_bytes, hash_bytes(pixels, pixel_bytes),
-                0};
+  Footer footer{kMagic, tail.size(), hash_bytes(tail.data(), tail.size()), pixel_bytes, pixel_hash, 0};
   footer.footer_hash = hash_bytes(&footer, offsetof(Footer, footer_hash));
   tail.append(reinterpret_cast<const char*>(&footer), sizeof footer);
   file.write(tail.data(), tail.size());
   file.commit(false);  // a load checks every byte: no need to wait for the disk
 }
 
-bool Cache::store(const std::vector<Candidate>& candidates, const uint8_t* pixels, uint64_t pixel_bytes) const {
+bool Cache::store(const std::vector<Candidate>& candidates, const uint8_t* pixels, uint64_t pixel_bytes,
+                  uint64_t pixel_hash) const {
   if (path_.empty()) return false;
   try {
     std::error_code ignored;
@@ -204,7 +220,7 @@ bool Cache::store(const std::vector<Candidate>& candidates, const uint8_t* pixel
     remove_leftovers(path_.parent_path(), 24 * 3600);
     AtomicFile file(path_, pixel_bytes);
     file.write(pixels, pixel_bytes);
-    finish(file, candidates, pixels, pixel_bytes);
+    finish(file, candidates, pixel_bytes, pixel_hash);
     return true;
   } catch (const Error&) {
     return false;

@@ -117,8 +117,17 @@ struct PictureSet {
   Tensor pixels, means;
   int64_t count = 0;
   int height = 0, width = 0;
+  /// Room for that many; upload() fills it.
+  PictureSet(int64_t count, int height, int width);
   /// Copies the pictures to the device.
   PictureSet(const uint8_t* data, int64_t count, int height, int width);
+  /// Pictures in ordinary memory: on a CPU they stay there and are only read, on a GPU they are copied.
+  PictureSet(std::shared_ptr<void> memory, int64_t count, int height, int width);
+  /// Replaces all pictures: uint8 [count, height, width, 3] in ordinary memory.
+  void upload(const uint8_t* data);
+
+ private:
+  void measure(const uint8_t* data);
 };
 /// Pictures index[k] of the set on [-1, 1], in the context's storage type, mirrored where flips[k] < flip_below. index i32 [n], flips [n, 1].
 Tensor gather(const PictureSet& set, const Tensor& index, const Tensor& flips, float flip_below);

@@ -33,12 +33,31 @@ Var augment(const Var& x, const AugmentPolicy& policy, const Tensor& uniforms) {
   return y;
 }
 
-PictureSet::PictureSet(const uint8_t* data, int64_t n, int h, int w)
-    : pixels(Shape{n, h, w, 3}, DType::u8), means(Shape{n}), count(n), height(h), width(w) {
+PictureSet::PictureSet(int64_t n, int h, int w)
+    : pixels(Shape{n, h, w, 3}, DType::u8), means(Shape{n}), count(n), height(h), width(w) {}
+
+PictureSet::PictureSet(const uint8_t* data, int64_t n, int h, int w) : PictureSet(n, h, w) { upload(data); }
+
+PictureSet::PictureSet(std::shared_ptr<void> memory, int64_t n, int h, int w) : means(Shape{n}), count(n), height(h), width(w) {
+  const auto* data = static_cast<const uint8_t*>(memory.get());
+  if (context().device == Device::cpu) {
+    pixels = Tensor(Shape{n, h, w, 3}, DType::u8, std::move(memory));
+    measure(data);
+  } else {
+    pixels = Tensor(Shape{n, h, w, 3}, DType::u8);
+    upload(data);
+  }
+}
+
+void PictureSet::upload(const uint8_t* data) {
   pixels.upload(data);
-  const int64_t per = int64_t(h) * w * 3;
-  std::vector<float> m(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; i++) {
+  measure(data);
+}
+
+void PictureSet::measure(const uint8_t* data) {
+  const int64_t per = int64_t(height) * width * 3;
+  std::vector<float> m(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; i++) {
     uint64_t sum = 0;
     for (int64_t k = 0; k < per; k++) sum += data[i * per + k];
     m[size_t(i)] = float(double(sum) / double(per) * (2.0 / 255.0) - 1.0);

@@ -97,6 +97,7 @@ void RunDirectory::trim_log(int64_t step) {
     const auto j = nlohmann::json::parse(line, nullptr, false);
     if (j.is_discarded()) continue;  // the line that a kill cut short
     if (j.contains("step") && j["step"].is_number() && j["step"].get<int64_t>() > step) continue;
+    if (j.contains("at_stop")) continue;  // measured because the run stopped there: an unbroken one would not have
     kept += line + '\n';
   }
   f.close();

@@ -31,8 +31,8 @@ class RunDirectory {
 
   /// Appends one line to log.jsonl: a flat JSON object. Throws WriteError if it cannot be written.
   void log(const std::string& json_object);
-  /// Drops the lines of steps after `step` (a run that was killed after its last checkpoint), so that the log of a resumed
-  /// run is the log of an unbroken one.
+  /// Drops the lines of steps after `step` (a run that was killed after its last checkpoint) and those with "at_stop", so that
+  /// the log of a resumed run is the log of an unbroken one.
   void trim_log(int64_t step);
   /// Replaces a small text file in one go.
   void write_text(const std::string& name, const std::string& text) const;

@@ -13,6 +13,8 @@
 namespace kiln {
 namespace {
 
+using swd_detail::level_shapes;
+using swd_detail::LevelShape;
 using swd_detail::Plane;
 
 // ---- random numbers -------------------------------------------------------------------------------------------------
@@ -38,97 +40,6 @@ int64_t below(uint64_t random, int64_t n) {
 // Uniform in (0, 1]: the logarithm of it is finite.
 double unit(uint64_t random) { return (static_cast<double>(random >> 11) + 1) * 0x1p-53; }
 
-// ---- pyramid --------------------------------------------------------------------------------------------------------
-
-struct Shape {
-  int height, width;
-};
-
-std::vector<Shape> level_shapes(int height, int width, int min_level) {
-  std::vector<Shape> shapes;
-  while (std::min(height, width) >= min_level) {
-    shapes.push_back({height, width});
-    height = (height + 1) / 2;
-    width = (width + 1) / 2;
-  }
-  return shapes;
-}
-
-int mirror(int i, int n) {
-  if (i < 0) i = -i;
-  return i < n ? i : 2 * n - 2 - i;
-}
-
-constexpr float kBinomial[5] = {1 / 16.f, 4 / 16.f, 6 / 16.f, 4 / 16.f, 1 / 16.f};
-
-// dst[(h+1)/2, (w+1)/2, 3] of src[h, w, 3]: filter and keep the even pixels. Rows first, they lie in memory.
-void down(const Plane& src, Plane& dst) {
-  const int h = src.height, w = src.width;
-  dst.height = (h + 1) / 2;
-  dst.width = (w + 1) / 2;
-  dst.pixels.resize(static_cast<size_t>(dst.height) * dst.width * 3);
-  std::vector<float> row(static_cast<size_t>(w) * 3);
-  for (int y = 0; y < dst.height; ++y) {
-    const float* tap[5];
-    for (int t = 0; t < 5; ++t) tap[t] = src.pixels.data() + static_cast<size_t>(mirror(2 * y + t - 2, h)) * w * 3;
-    for (int i = 0; i < w * 3; ++i) {
-      row[i] =
-          kBinomial[0] * (tap[0][i] + tap[4][i]) + kBinomial[1] * (tap[1][i] + tap[3][i]) + kBinomial[2] * tap[2][i];
-    }
-    float* out = dst.pixels.data() + static_cast<size_t>(y) * dst.width * 3;
-    for (int x = 0; x < dst.width; ++x) {
-      const float* p[5];
-      for (int t = 0; t < 5; ++t) p[t] = row.data() + mirror(2 * x + t - 2, w) * 3;
-      for (int c = 0; c < 3; ++c) {
-        out[x * 3 + c] =
-            kBinomial[0] * (p[0][c] + p[4][c]) + kBinomial[1] * (p[1][c] + p[3][c]) + kBinomial[2] * p[2][c];
-      }
-    }
-  }
-}
-
-// The coarse pixels behind fine pixel i of n, with their weights: the filter's taps that do not fall on a zero. One
-// tap is added with weight 0 where there are only two, so that a caller's loop has a fixed length.
-struct UpTaps {
-  int index[3];
-  float weight[3];
-};
-
-UpTaps up_taps(int i, int n) {
-  UpTaps taps{{0, 0, 0}, {0, 0, 0}};
-  int count = 0;
-  for (int t = 0; t < 5; ++t) {
-    const int j = mirror(i + t - 2, n);
-    if (j % 2 == 0) {
-      taps.index[count] = j / 2;
-      taps.weight[count++] = 2 * kBinomial[t];
-    }
-  }
-  return taps;
-}
-
-// dst += sign * up(src), dst twice as large as src (or one pixel less).
-void add_up(const Plane& src, float sign, Plane& dst) {
-  const int w = src.width;
-  std::vector<UpTaps> columns(dst.width);
-  for (int x = 0; x < dst.width; ++x) columns[x] = up_taps(x, dst.width);
-  std::vector<float> row(static_cast<size_t>(w) * 3);
-  for (int y = 0; y < dst.height; ++y) {
-    const UpTaps taps = up_taps(y, dst.height);
-    const float* r[3];
-    for (int t = 0; t < 3; ++t) r[t] = src.pixels.data() + static_cast<size_t>(taps.index[t]) * w * 3;
-    for (int i = 0; i < w * 3; ++i) {
-      row[i] = sign * (taps.weight[0] * r[0][i] + taps.weight[1] * r[1][i] + taps.weight[2] * r[2][i]);
-    }
-    float* out = dst.pixels.data() + static_cast<size_t>(y) * dst.width * 3;
-    for (int x = 0; x < dst.width; ++x) {
-      const UpTaps& u = columns[x];
-      const float *a = row.data() + u.index[0] * 3, *b = row.data() + u.index[1] * 3, *c = row.data() + u.index[2] * 3;
-      for (int k = 0; k < 3; ++k) out[x * 3 + k] += u.weight[0] * a[k] + u.weight[1] * b[k] + u.weight[2] * c[k];
-    }
-  }
-}
-
 // ---- descriptors ----------------------------------------------------------------------------------------------------
 
 // Descriptors lie in tiles of kTile, a tile being [patch*patch*3, kTile]: the projection then multiplies whole vectors
@@ -140,9 +51,38 @@ struct Descriptors {
   std::vector<std::vector<float>> levels;  // tiles; places past count hold 0
 };
 
-// Descriptors of a set, normalised by its own moments. order: which pictures of `pictures` [*, height, width, 3] make
-// the set; corners go by the place in `order`.
-Descriptors extract(const uint8_t* pictures, const std::vector<int64_t>& order, int height, int width, int patches,
+// Pictures of an array [*, height, width, 3].
+PictureReader reader_of(const uint8_t* pictures, int height, int width) {
+  const size_t bytes = static_cast<size_t>(height) * width * 3;
+  return [=](int64_t i, uint8_t* to) { std::memcpy(to, pictures + i * bytes, bytes); };
+}
+
+constexpr int64_t kPicturesAtOnce = 64;
+
+// The patches of the slot-th picture's level into their tiles; adds the values' sums and sums of squares by channel.
+void cut_patches(const Plane& plane, int level, int64_t slot, int patches, const SwdOptions& options, float* tiles,
+                 double* sum) {
+  const int length = options.patch * options.patch * 3;
+  for (int p = 0; p < patches; ++p) {
+    const auto corner = swd_detail::patch_corner(options, level, slot, p, plane.height, plane.width);
+    const int64_t at = slot * patches + p;
+    float* to = tiles + at / kTile * length * kTile + at % kTile;
+    for (int y = 0; y < options.patch; ++y) {
+      const float* from = plane.pixels.data() + (static_cast<size_t>(corner.y + y) * plane.width + corner.x) * 3;
+      for (int x = 0; x < options.patch; ++x) {
+        for (int c = 0; c < 3; ++c, ++from, to += kTile) {
+          *to = *from;
+          sum[c] += *from;
+          sum[3 + c] += static_cast<double>(*from) * *from;
+        }
+      }
+    }
+  }
+}
+
+// Descriptors of a set, normalised by its own moments. order: which pictures make the set; corners go by the place in
+// `order`.
+Descriptors extract(const PictureReader& read, const std::vector<int64_t>& order, int height, int width, int patches,
                     const SwdOptions& options) {
   const auto shapes = level_shapes(height, width, options.min_level);
   const int levels = static_cast<int>(shapes.size());
@@ -157,31 +97,21 @@ Descriptors extract(const uint8_t* pictures, const std::vector<int64_t>& order, 
   // Per picture, level and channel: sum and sum of squares. Added picture by picture below, so that the number of
   // threads leaves no trace.
   std::vector<double> sums(static_cast<size_t>(n) * levels * 6, 0.0);
+  const size_t bytes = static_cast<size_t>(height) * width * 3;
+  std::vector<uint8_t> pictures(static_cast<size_t>(std::min(n, kPicturesAtOnce)) * bytes);
+  for (int64_t begin = 0; begin < n; begin += kPicturesAtOnce) {
+    const int64_t end = std::min(n, begin + kPicturesAtOnce);
+    for (int64_t slot = begin; slot < end; ++slot) read(order[slot], pictures.data() + (slot - begin) * bytes);
 #pragma omp parallel
-  {
-    std::vector<Plane> pyramid;
+    {
+      std::vector<Plane> pyramid;
 #pragma omp for schedule(dynamic) nowait
-    for (int64_t slot = 0; slot < n; ++slot) {
-      swd_detail::laplacian_pyramid(pictures + order[slot] * height * width * 3, height, width, options.min_level,
-                                    pyramid);
-      for (int level = 0; level < levels; ++level) {
-        const Plane& plane = pyramid[level];
-        double* sum = sums.data() + (slot * levels + level) * 6;
-        for (int p = 0; p < patches; ++p) {
-          const auto corner = swd_detail::patch_corner(options, level, slot, p, plane.height, plane.width);
-          const int64_t at = slot * patches + p;
-          float* to = d.levels[level].data() + at / kTile * length * kTile + at % kTile;
-          for (int y = 0; y < options.patch; ++y) {
-            const float* from = plane.pixels.data() + (static_cast<size_t>(corner.y + y) * plane.width + corner.x) * 3;
-            for (int x = 0; x < options.patch; ++x) {
-              for (int c = 0; c < 3; ++c, ++from, to += kTile) {
-                *to = *from;
-                sum[c] += *from;
-                sum[3 + c] += static_cast<double>(*from) * *from;
-              }
-            }
-          }
-        }
+      for (int64_t slot = begin; slot < end; ++slot) {
+        swd_detail::laplacian_pyramid(pictures.data() + (slot - begin) * bytes, height, width, options.min_level,
+                                      pyramid);
+        for (int level = 0; level < levels; ++level)
+          cut_patches(pyramid[level], level, slot, patches, options, d.levels[level].data(),
+                      sums.data() + (slot * levels + level) * 6);
       }
     }
   }
@@ -377,28 +307,6 @@ std::vector<int64_t> range(int64_t first, int64_t count) {
 
 namespace swd_detail {
 
-void laplacian_pyramid(const uint8_t* picture, int height, int width, int min_level, std::vector<Plane>& out) {
-  const size_t levels = level_shapes(height, width, min_level).size();
-  out.resize(levels);
-  out[0].height = height;
-  out[0].width = width;
-  out[0].pixels.assign(picture, picture + static_cast<size_t>(height) * width * 3);
-  for (size_t i = 1; i < levels; ++i) {
-    down(out[i - 1], out[i]);
-    add_up(out[i], -1.f, out[i - 1]);
-  }
-}
-
-Plane collapse(const std::vector<Plane>& pyramid) {
-  Plane picture = pyramid.back();
-  for (size_t i = pyramid.size() - 1; i-- > 0;) {
-    Plane finer = pyramid[i];
-    add_up(picture, 1.f, finer);
-    picture = std::move(finer);
-  }
-  return picture;
-}
-
 Corner patch_corner(const SwdOptions& options, int level, int64_t slot, int patch_index, int height, int width) {
   const uint64_t patch = static_cast<uint64_t>(slot) << 32 | static_cast<uint32_t>(patch_index);
   const uint64_t random = bits(options.seed, kCorner, static_cast<uint64_t>(level), patch);
@@ -474,14 +382,17 @@ SwdResult swd(const uint8_t* a, int64_t na, const uint8_t* b, int64_t nb, int he
   if (n < 1) fail("SWD: a set without pictures ({} and {})", na, nb);
   const int patches = patches_for(n, options);
   const auto order = range(0, n);
-  return distance(extract(a, order, height, width, patches, options),
-                  extract(b, order, height, width, patches, options), all_directions(options, height, width),
+  return distance(extract(reader_of(a, height, width), order, height, width, patches, options),
+                  extract(reader_of(b, height, width), order, height, width, patches, options), all_directions(options, height, width),
                   options.patch * options.patch * 3);
 }
 
 // ---- the reference --------------------------------------------------------------------------------------------------
 
 SwdReference::SwdReference(const uint8_t* reals, int64_t count, int height, int width, const SwdOptions& options)
+    : SwdReference(reader_of(reals, height, width), count, height, width, options) {}
+
+SwdReference::SwdReference(const PictureReader& reals, int64_t count, int height, int width, const SwdOptions& options)
     : count_(count), height_(height), width_(width), options_(options) {
   check(options, height, width);
   if (count < 2) fail("SWD: {} real pictures; two halves need 2 or more", count);
@@ -513,6 +424,10 @@ SwdReference::SwdReference(const uint8_t* reals, int64_t count, int height, int 
 }
 
 SwdResult SwdReference::compare(const uint8_t* fakes, int64_t count) const {
+  return compare(reader_of(fakes, height_, width_), count);
+}
+
+SwdResult SwdReference::compare(const PictureReader& fakes, int64_t count) const {
   if (count < pictures_) {
     fail(
         "SWD: {} fakes, but the reference compares {} pictures a side; generate that many, or build it with "
@@ -560,7 +475,7 @@ SwdResult SwdReference::compare(const float* fakes, int64_t count) const {
 
 std::vector<int> SwdReference::levels() const {
   std::vector<int> sides;
-  for (const Shape& s : level_shapes(height_, width_, options_.min_level)) sides.push_back(std::min(s.height, s.width));
+  for (const LevelShape& s : level_shapes(height_, width_, options_.min_level)) sides.push_back(std::min(s.height, s.width));
   return sides;
 }
 

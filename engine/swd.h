@@ -43,6 +43,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -64,15 +65,23 @@ struct SwdResult {
   double mean = 0;                ///< mean of per_level
 };
 
+/// Copies picture i, uint8 [height, width, 3]. Called on the thread that asked for a distance, so it may throw; of a set, in
+/// ascending order of the places in it.
+using PictureReader = std::function<void(int64_t i, uint8_t* to)>;
+
 /// The real pictures' side of the distance: built once, then a comparison costs only the fakes' half.
 class SwdReference {
  public:
   /// reals: uint8 [count, height, width, 3], read here and not kept.
   /// Throws kiln::Error: fewer than 2 pictures, sides below min_level, options out of range.
   SwdReference(const uint8_t* reals, int64_t count, int height, int width, const SwdOptions& options = {});
+  /// The same for pictures that do not all lie in memory: 64 of them do at a time.
+  SwdReference(const PictureReader& reals, int64_t count, int height, int width, const SwdOptions& options = {});
 
   /// fakes: uint8 [count, height, width, 3]. Throws kiln::Error where count < pictures().
   SwdResult compare(const uint8_t* fakes, int64_t count) const;
+  /// The same for fakes that are made while they are compared, 64 in memory at a time: reader(0), reader(1), ...
+  SwdResult compare(const PictureReader& fakes, int64_t count) const;
   /// fakes: float [count, height, width, 3] in [-1,1], clamped to it. Throws kiln::Error also at a NaN.
   SwdResult compare(const float* fakes, int64_t count) const;
 
@@ -118,6 +127,12 @@ struct Plane {  // [height, width, 3]
   int height = 0, width = 0;
   std::vector<float> pixels;
 };
+
+struct LevelShape {
+  int height, width;
+};
+/// Sizes of the levels, full size first.
+std::vector<LevelShape> level_shapes(int height, int width, int min_level);
 
 /// Laplacian pyramid of one picture [height, width, 3], full size first. `out` may be reused: no new memory then.
 void laplacian_pyramid(const uint8_t* picture, int height, int width, int min_level, std::vector<Plane>& out);

@@ -62,6 +62,11 @@ Tensor::Tensor(const Shape& shape, DType t) : shape_(shape), dtype_(t), device_(
   data_ = memory_.get();
 }
 
+Tensor::Tensor(const Shape& shape, DType t, std::shared_ptr<void> memory)
+    : memory_(std::move(memory)), data_(memory_.get()), shape_(shape), dtype_(t) {
+  KILN_ASSERT(context().device == Device::cpu);
+}
+
 float* Tensor::f32() const {
   KILN_ASSERT(dtype_ == DType::f32);
   return static_cast<float*>(data_);

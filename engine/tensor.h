@@ -47,6 +47,8 @@ class Tensor {
   Tensor() = default;
   /// Uninitialised memory of the current context's arena.
   explicit Tensor(const Shape& shape, DType t = DType::f32);
+  /// A view of somebody else's ordinary memory, for a context on the CPU. The arena does not count it.
+  Tensor(const Shape& shape, DType t, std::shared_ptr<void> memory);
 
   explicit operator bool() const { return data_ != nullptr; }
   const Shape& shape() const { return shape_; }

@@ -155,6 +155,7 @@ void check(const RunOptions& o) {
   range("--grid", o.grid, 1, 64);
   range("--threads", o.threads, 0, 4096);
   range("--memory", o.memory_gb, 0, 1e5);
+  range("--picture-memory", o.picture_memory_gb, 0, 1e5);
   require_precision(o.precision, o.device);
 }
 

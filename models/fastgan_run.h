@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/picture.h"
+#include "engine/dataset.h"
+#include "engine/training_run.h"
 #include "models/fastgan_training.h"
 
 namespace kiln::fastgan {
@@ -40,6 +41,7 @@ struct RunOptions {
   DType precision = DType::f32;  // storage of activations: engine/precision.h
   int threads = 0;
   double memory_gb = 0;  // of tensors; 0: no limit
+  double picture_memory_gb = 0;  // of decoded pictures, a larger set streams; 0: default_picture_memory()
   bool profile = false;
 };
 
@@ -54,12 +56,8 @@ RunOptions from_json(const std::string& text, const std::string& source);
 /// Throws kiln::Error naming the flag and the remedy if a value is out of range.
 void check(const RunOptions& o);
 
-struct RunResult {
-  int64_t step = 0;                   // the last one done
-  double distance = 0, baseline = 0;  // sliced Wasserstein x 1e3 of the last measurement, and of real against real
-  std::filesystem::path grid, checkpoint;
-  size_t peak_bytes = 0;
-};
+/// How a run reads its pictures.
+DatasetOptions dataset_options(const RunOptions& o);
 
 /// Trains. Prints progress to standard output. Needs no current context: it makes its own. Throws kiln::Error.
 RunResult train(const RunOptions& o);

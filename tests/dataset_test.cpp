@@ -35,7 +35,12 @@ std::string error_of(const DatasetOptions& o) {
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-Bytes all_bytes(const Dataset& d) { return {d.pixels(0), d.pixels(0) + d.count() * d.picture_bytes()}; }
+Bytes all_bytes(const Dataset& d) {
+  Bytes bytes(d.count() * d.picture_bytes());
+  for (size_t i = 0; i < d.count(); ++i) d.read(i, bytes.data() + i * d.picture_bytes());
+  if (d.in_memory()) CHECK(bytes == Bytes(d.pixels(0), d.pixels(0) + bytes.size()));
+  return bytes;
+}
 
 /// 12 sound pictures in three folders, all kinds of names and formats, and one or more of each kind of trouble.
 void fill(const fs::path& folder, bool trouble) {
@@ -260,10 +265,11 @@ TEST_CASE("data set: more than fits in memory lives in the cache folder") {
   DatasetOptions o = options(folder.path);
   const Dataset plain(o);
   o.max_bytes = 5000;
-  CHECK(contains(error_of(o), "more than the 4.88 KiB that they may take in memory; give a cache folder"));
+  CHECK(contains(error_of(o), "more than the 4.88 KiB that they may take in memory; allow the cache"));
   o.cache_folder = cache.path;
   for (int i = 0; i < 2; ++i) {
     const Dataset d(o);
+    CHECK(!d.in_memory());
     CHECK(!d.from_cache());  // the dangling link and the pipe keep it from being remembered
     CHECK(all_bytes(d) == all_bytes(plain));
     CHECK(fs::is_empty(cache.path));
@@ -273,6 +279,8 @@ TEST_CASE("data set: more than fits in memory lives in the cache folder") {
   for (int i = 0; i < 2; ++i) {
     const Dataset d(o);
     CHECK(d.from_cache() == (i == 1));
+    CHECK(!d.in_memory());
+    CHECK(d.fingerprint() == plain.fingerprint());
     CHECK(all_bytes(d) == all_bytes(plain));
     CHECK(d.failures().size() == 3);
   }

@@ -30,6 +30,7 @@ std::vector<std::string> timeless_log(const std::string& run) {
     nlohmann::json j = nlohmann::json::parse(line);
     j.erase("seconds");
     j.erase("images_per_second");
+    j.erase("memory_mb");
     lines.push_back(j.dump());
   }
   return lines;

@@ -10,7 +10,7 @@ std::vector<std::string> tiny(const std::string& data, const std::string& out, s
 /// fastgan_train must end with code 2 and one line on standard error that holds all the words.
 void refuses(const std::vector<std::string>& arguments, const std::vector<std::string>& words);
 
-/// The lines of a run's log without what depends on the clock.
+/// The lines of a run's log without what depends on the clock and on where the pictures lie.
 std::vector<std::string> timeless_log(const std::string& run);
 
 }  // namespace kiln::test

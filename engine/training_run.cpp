@@ -1,0 +1,248 @@
+#include "engine/training_run.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "engine/file.h"
+#include "engine/picture_tensor.h"
+#include "engine/process_memory.h"
+
+namespace kiln {
+
+using nlohmann::json;
+
+namespace {
+
+RunDirectory open_directory(const RunPlan& plan) {
+  RunDirectory d = plan.resume && plan.resume_file.empty() ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
+  d.claim();
+  return d;
+}
+
+}  // namespace
+
+std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line) {
+  options.progress = [&](size_t done, size_t total) {
+    if (interrupted()) fail("interrupted while reading the pictures; nothing was written");
+    line.show(fmt::format("reading pictures {}/{}", done, total));
+  };
+  auto data = std::make_shared<const Dataset>(options);
+  for (const auto& f : data->failures()) line.print(fmt::format("skipped {}: {}", f.path, f.reason));
+  line.print(fmt::format("{} pictures at {} px from {}{}{}{}", data->count(), data->size(), options.folder.string(),
+                         data->from_cache() ? " (cached)" : "",
+                         data->failures().empty() ? "" : fmt::format("; {} skipped", data->failures().size()),
+                         data->in_memory() ? ""
+                                           : fmt::format("; {} of them stream from the disk, {} are the most in memory (--picture-memory)",
+                                                         human_bytes(data->count() * data->picture_bytes()), human_bytes(options.max_bytes))));
+  if (data->count() < 10)
+    line.print(fmt::format("only {} pictures: a generator will memorise them; 60 or more are better", data->count()));
+  return data;
+}
+
+TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), directory_(open_directory(plan_)) { watch_interrupts(); }
+
+void TrainingRun::use_pictures(std::shared_ptr<const Dataset> data) {
+  data_ = std::move(data);
+  const int side = data_->size();
+  if (plan_.metric_every > 0 && data_->count() >= 2)
+    reference_ = std::make_unique<SwdReference>([&](int64_t i, uint8_t* to) { data_->read(size_t(i), to); }, int64_t(data_->count()), side, side);
+  std::vector<Picture> reals;
+  for (size_t i = 0; i < data_->count() && int(i) < plan_.grid * plan_.grid; i++) {
+    reals.push_back({side, side, std::vector<uint8_t>(data_->picture_bytes())});
+    data_->read(i, reals.back().rgb.data());
+  }
+  write_png(directory_.path() / "samples" / "real.png", make_grid(reals, plan_.grid, 2));
+}
+
+void TrainingRun::load(Trainee& trainee, const std::filesystem::path& path) {
+  const SafetensorsFile file(path);
+  if (!file.metadata().contains("config")) fail("{}: not a checkpoint of kiln (it has no configuration)", path.string());
+  trainee.load(file);
+  step_ = metadata_integer(file, "step");
+  best_step_ = metadata_integer(file, "best_step");
+  best_distance_ = metadata_number(file, "best_distance");
+  const bool same_pictures = metadata_text(file, "data") == fmt::format("{:016x}", data_->fingerprint());
+  // The best so far counts only where its checkpoint is, and for the pictures that it was measured with.
+  if (!plan_.resume_file.empty() || !same_pictures) best_step_ = -1;
+  if (!same_pictures) line_.print("the pictures are not those that this run began with: it goes on, but not bit for bit");
+}
+
+void TrainingRun::start(Trainee& trainee) {
+  KILN_ASSERT(data_ != nullptr);
+  if (!plan_.resume_file.empty()) {
+    load(trainee, plan_.resume_file);
+  } else {
+    const std::vector<int64_t> steps = directory_.checkpoints();
+    if (!steps.empty()) {
+      load(trainee, directory_.checkpoint(steps.back()));
+      saved_step_ = step_;
+    } else {
+      trainee.initialise();
+      if (plan_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");
+    }
+    directory_.trim_log(step_);
+  }
+  if (step_ >= plan_.steps) fail("{}: the run has done {} steps already; give more with --steps", plan_.out.string(), step_);
+  first_step_ = last_report_step_ = step_;
+  directory_.write_text("config.json", plan_.config_file + "\n");
+}
+
+/// A network that has diverged must not replace a good checkpoint.
+void TrainingRun::require_finite(Trainee& trainee) const {
+  for (const auto& [key, value] : trainee.numbers())
+    if (!std::isfinite(value))
+      fail("{} is not a number at step {}: training diverged; the last checkpoint in {} is from before. Try a smaller --lr", key, step_,
+           (directory_.path() / "checkpoints").string());
+}
+
+void TrainingRun::save(Trainee& trainee) {
+  // A run that stops between two checkpoints saves once more. That one counts for nothing else: the run that goes on from it has
+  // the log, and the best checkpoint, of one that never stopped.
+  const bool planned = step_ % plan_.checkpoint_every == 0;
+  if (reference_ && measured_step_ != step_) measure(trainee, !planned);
+  if (reference_ && planned && (best_step_ < 0 || distance_ < best_distance_)) {
+    best_step_ = step_;
+    best_distance_ = distance_;
+  }
+  CheckpointWriter w;
+  trainee.save(w);
+  w.set("config", plan_.config);
+  w.set("step", std::to_string(step_));
+  w.set("rng.seed", std::to_string(plan_.seed));  // streams are counted by seed and step: this is all of the random state
+  w.set("best_step", std::to_string(best_step_));
+  w.set("best_distance", fmt::format("{:.17g}", best_distance_));
+  w.set("data", fmt::format("{:016x}", data_->fingerprint()));
+  w.write(directory_.checkpoint(step_));
+  saved_step_ = step_;
+  directory_.prune(plan_.keep, best_step_ >= 0 ? std::optional(best_step_) : std::nullopt);
+}
+
+void TrainingRun::measure(Trainee& trainee, bool at_stop) {
+  std::vector<Picture> some;  // of the samples from `first` on
+  int64_t first = 0;
+  const int64_t count = reference_->pictures();
+  const SwdResult r = reference_->compare(
+      [&](int64_t i, uint8_t* to) {
+        if (i >= first + int64_t(some.size())) {
+          first = i;
+          some = to_pictures(trainee.sample(first, count - first));
+        }
+        const Picture& p = some[size_t(i - first)];
+        std::copy(p.rgb.begin(), p.rgb.end(), to);
+      },
+      count);
+  distance_ = r.mean;
+  measured_step_ = step_;
+  json j{{"step", step_}, {"swd", r.mean}, {"swd_baseline", reference_->baseline().mean}};
+  const std::vector<int> levels = reference_->levels();
+  for (size_t i = 0; i < levels.size(); i++) j[fmt::format("swd_{}", levels[i])] = r.per_level[i];
+  if (at_stop) j["at_stop"] = true;
+  directory_.log(j.dump());
+}
+
+void TrainingRun::write_grids(Trainee& trainee) {
+  const int64_t count = int64_t(plan_.grid) * plan_.grid;
+  std::vector<Picture> samples;
+  while (int64_t(samples.size()) < count)
+    for (Picture& p : to_pictures(trainee.sample(int64_t(samples.size()), count - int64_t(samples.size())))) samples.push_back(std::move(p));
+  write_png(directory_.sample(step_), make_grid(samples, plan_.grid, 2),
+            {{"Software", "kiln " + plan_.program}, {"step", std::to_string(step_)}, {"seed", std::to_string(plan_.seed)}});
+  trainee.write_sheets(directory_, step_);
+  grid_step_ = step_;
+}
+
+void TrainingRun::report(Trainee& trainee, bool log_now, bool important) {
+  const double now = seconds_training_;
+  if (now > last_report_) images_per_second_ = double((step_ - last_report_step_) * plan_.batch) / (now - last_report_);
+  last_report_ = now;
+  last_report_step_ = step_;
+  require_finite(trainee);
+  const size_t memory = context().arena->stats().peak;
+  if (log_now) {
+    json j{{"step", step_}, {"images", step_ * plan_.batch}, {"seconds", now}, {"images_per_second", images_per_second_},
+           {"memory_mb", double(memory) / 1048576.0}};
+    for (const auto& [key, value] : trainee.numbers()) j[key] = value;
+    directory_.log(j.dump());
+  }
+  double eta = double(plan_.steps - step_) * plan_.batch / (images_per_second_ > 0 ? images_per_second_ : 1e-9);
+  if (plan_.minutes > 0) eta = std::min(eta, plan_.minutes * 60 - clock_.seconds());
+  std::string text = fmt::format("step {}/{}  {:.1f} img/s  ETA {}  {}", step_, plan_.steps, images_per_second_, duration_text(eta), trainee.summary());
+  if (measured_step_ >= 0) text += fmt::format("  SWD {:.1f} (real {:.1f})", distance_, reference_->baseline().mean);
+  text += fmt::format("  mem {} MB", memory >> 20);
+  line_.show(text, important);
+}
+
+void TrainingRun::loop(Trainee& trainee) {
+  const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
+  double last_shown = -1e9;
+  bool stop = false;
+  while (!stop) {
+    const Stopwatch watch;
+    trainee.step(step_);
+    step_++;
+    seconds_training_ += watch.seconds();
+    stop = interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60) || step_ == plan_.steps;
+    const bool measured = due(plan_.metric_every) && reference_;
+    if (measured) measure(trainee);
+    if (due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop) {
+      report(trainee, due(plan_.log_every), measured || stop);
+      last_shown = clock_.seconds();
+    }
+    if (due(plan_.sample_every)) write_grids(trainee);
+    if (due(plan_.checkpoint_every)) {
+      require_finite(trainee);
+      save(trainee);
+      write_page();
+    }
+  }
+  if (grid_step_ != step_) write_grids(trainee);
+  if (saved_step_ != step_) save(trainee);
+  write_page();
+}
+
+/// The run's report.html. It can be made again at any time, so that a failure is told and ends nothing.
+void TrainingRun::write_page() {
+  if (!page_) page_ = std::make_unique<Report>(plan_.out);
+  try {
+    page_->write();
+  } catch (const Error& e) {
+    line_.print(fmt::format("no report.html: {}", e.what()));
+  }
+}
+
+void TrainingRun::print_profile() {
+  const Profile& profile = context().profile;
+  double total = 0;
+  for (double s : profile.seconds) total += s;
+  const double n = double(step_ - first_step_);
+  line_.print(fmt::format("profile: {:.1f} ms a step in training; booked {:.1f} ms:", seconds_training_ / n * 1e3, total / n * 1e3));
+  for (int k = 0; k < int(Work::count); k++)
+    line_.print(fmt::format("  {:12} {:8.2f} ms {:5.1f} %  {:6.1f} launches", name_of(Work(k)), profile.seconds[size_t(k)] / n * 1e3,
+                            profile.seconds[size_t(k)] / seconds_training_ * 100, double(profile.launches[size_t(k)]) / n));
+}
+
+RunResult TrainingRun::train(Trainee& trainee) {
+  if (reference_) line_.print(reference_->description());
+  if (step_ > 0) line_.print(fmt::format("going on from step {}", step_));
+  context().profile.on = plan_.profile;
+  try {
+    loop(trainee);
+  } catch (const WriteError& e) {
+    if (saved_step_ < 0) throw;
+    fail("{}; step {} is saved: then go on with --resume --out {}", e.what(), saved_step_, plan_.out.string());
+  }
+  if (interrupted()) line_.print(fmt::format("interrupted: step {} is saved; go on with --resume --out {}", step_, plan_.out.string()));
+  if (plan_.profile) print_profile();
+  RunResult r;
+  r.step = step_;
+  r.distance = distance_;
+  r.baseline = reference_ ? reference_->baseline().mean : 0;
+  r.grid = directory_.sample(step_);
+  r.checkpoint = directory_.checkpoint(step_);
+  r.peak_bytes = context().arena->stats().peak;
+  r.process_bytes = process_memory().peak;
+  return r;
+}
+
+}  // namespace kiln

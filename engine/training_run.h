@@ -1,0 +1,113 @@
+// A training run around a model: pictures in, a run directory out. It knows when to log, measure, sample and save, which
+// checkpoints to keep, how to stop and how to go on; what it trains is behind the interface Trainee.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/checkpoint.h"
+#include "engine/context.h"
+#include "engine/dataset.h"
+#include "engine/picture.h"
+#include "engine/progress.h"
+#include "engine/report.h"
+#include "engine/run_directory.h"
+#include "engine/swd.h"
+
+namespace kiln {
+
+/// What a run does and when, whatever the model.
+struct RunPlan {
+  std::filesystem::path out;          // the run's directory
+  bool resume = false;                // go on with the run in `out`, or
+  std::filesystem::path resume_file;  // start a new one from a checkpoint
+  int64_t steps = 0;
+  double minutes = 0;  // stop by the clock; 0: never
+  int64_t log_every = 1, sample_every = 0, metric_every = 0, checkpoint_every = 1;  // sample, metric: 0: never
+  int keep = 0;                    // checkpoints, beside the best by distance; 0: all
+  int grid = 6;                    // sample grids show grid x grid pictures
+  int batch = 1;                   // pictures a step, for the figures
+  uint64_t seed = 0;
+  std::string config, config_file;  // JSON: in checkpoints, and with paths as config.json
+  std::string program;              // in the grids' metadata
+  bool profile = false;
+};
+
+/// A model family's side of a run.
+class Trainee {
+ public:
+  virtual ~Trainee() = default;
+  /// One training step. Steps count from 0; random numbers and data depend on nothing but the seed and this number.
+  virtual void step(int64_t step) = 0;
+  /// What the last step reports: keys of log.jsonl and their values. Waits for the device. One that is not finite says that
+  /// training diverged.
+  virtual std::vector<std::pair<std::string, double>> numbers() = 0;
+  /// The same for people: the middle of the progress line.
+  virtual std::string summary() = 0;
+  /// Samples first .. first + n - 1 of the same endless row at every call, as far as one forward takes: [m, h, w, 3] on
+  /// [-1, 1], 1 <= m <= n.
+  virtual Tensor sample(int64_t first, int64_t n) = 0;
+  /// Further sheets beside the sample grid of a step.
+  virtual void write_sheets(const RunDirectory& directory, int64_t step) = 0;
+  virtual void initialise() = 0;
+  virtual void save(CheckpointWriter& writer) = 0;
+  /// Throws kiln::Error: a checkpoint of another model, size or width.
+  virtual void load(const SafetensorsFile& file) = 0;
+};
+
+struct RunResult {
+  int64_t step = 0;                   // the last one done
+  double distance = 0, baseline = 0;  // sliced Wasserstein x 1e3 of the last measurement, and of real against real
+  std::filesystem::path grid, checkpoint;
+  size_t peak_bytes = 0;     // of tensors
+  size_t process_bytes = 0;  // of the whole process: its resident memory at the peak
+};
+
+/// Reads a folder of pictures, with progress, and prints what was skipped and why. Throws kiln::Error, also at Ctrl-C.
+std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line);
+
+class TrainingRun {
+ public:
+  /// Makes or opens the run's directory. Throws kiln::Error.
+  explicit TrainingRun(RunPlan plan);
+  TrainingRun(const TrainingRun&) = delete;
+
+  /// The pictures: what the distance is measured against, if it is measured, and the sheet of real ones.
+  void use_pictures(std::shared_ptr<const Dataset> data);
+  /// Loads the newest checkpoint or the one named, or initialises. Afterwards step() is the number of steps done.
+  void start(Trainee& trainee);
+  /// Trains to the end, to Ctrl-C or to the clock, and saves. A run that cannot write ends with a kiln::Error that says
+  /// which step is saved.
+  RunResult train(Trainee& trainee);
+
+  ProgressLine& line() { return line_; }
+  int64_t step() const { return step_; }
+
+ private:
+  void load(Trainee& trainee, const std::filesystem::path& path);
+  void save(Trainee& trainee);
+  void measure(Trainee& trainee, bool at_stop = false);
+  void write_grids(Trainee& trainee);
+  void report(Trainee& trainee, bool log_now, bool important);
+  void require_finite(Trainee& trainee) const;
+  void loop(Trainee& trainee);
+  void print_profile();
+  void write_page();
+
+  const RunPlan plan_;
+  Stopwatch clock_;
+  ProgressLine line_;
+  RunDirectory directory_;
+  std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<SwdReference> reference_;
+  std::unique_ptr<Report> page_;
+  int64_t step_ = 0, first_step_ = 0, measured_step_ = -1, saved_step_ = -1, grid_step_ = -1, best_step_ = -1, last_report_step_ = 0;
+  double seconds_training_ = 0, last_report_ = 0, images_per_second_ = 0;
+  double distance_ = 0, best_distance_ = -1;
+};
+
+}  // namespace kiln
