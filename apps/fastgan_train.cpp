@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "apps/start.h"
+#include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "engine/run_directory.h"
@@ -29,7 +30,7 @@ void add_flags(CLI::App& app, Flags& f) {
   };
   app.add_option("DIR", f.data, "folder of pictures (searched recursively: jpg, png, webp, bmp, tga)");
   const auto data = group("Pictures");
-  data(app.add_option("--size", o.network.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024 (default: 64)"));
+  data(app.add_option("--size", o.network.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024 (default: 64; on a GPU 256)"));
   data(app.add_option("--fit", f.fit, "how other shapes become square: crop, squash, pad")->capture_default_str());
   data(app.add_option("--background", f.background, "under transparent and around padded pictures: R G B, 0 to 255")->expected(3)->capture_default_str());
   data(app.add_option("--flip", o.flip, "probability of mirroring a picture")->capture_default_str());
@@ -62,8 +63,8 @@ void add_flags(CLI::App& app, Flags& f) {
   training(app.add_option("--recon-weight", o.train.recon_weight, "its weight")->capture_default_str());
   training(app.add_option("--margin-low", o.train.margin_low, "hinge margins are drawn from [margin-low, 1); 1: the paper's constant")->capture_default_str());
   const auto network = group("Network");
-  network(app.add_option("--ngf", o.network.ngf, "base width of the generator (default: 16; published: 64)"));
-  network(app.add_option("--ndf", o.network.ndf, "base width of the discriminator (default: 16; published: 64)"));
+  network(app.add_option("--ngf", o.network.ngf, "base width of the generator (default: 16; on a GPU 64, as published)"));
+  network(app.add_option("--ndf", o.network.ndf, "base width of the discriminator (default: 16; on a GPU 64, as published)"));
   network(app.add_option("--nz", o.network.nz, "latent numbers")->capture_default_str());
   network(app.add_flag("--tanh", o.network.tanh, "tanh on the generator's pictures below 1024 px too"));
   network(app.add_flag("--no-noise", f.no_noise, "no noise injection, as in the paper's text"));
@@ -72,11 +73,25 @@ void add_flags(CLI::App& app, Flags& f) {
   network(app.add_flag("--sle-leaky", o.network.sle_leaky, "LeakyReLU in skip excitations, as in the paper's text (default: Swish)"));
   network(app.add_flag("--no-fold", f.no_fold, "do not fold upsampling into convolutions (slower, equal to rounding)"));
   const auto machine = group("Machine");
-  machine(app.add_option("--device", f.device, "auto, cpu; gpu is not in this version")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
-  machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
+  machine(app.add_option("--device", f.device, "auto: the GPU where there is one; gpu; cpu")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
+  machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU, on a GPU bf16 where it has it, else f16")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
+  machine(app.add_flag("--autotune", o.library.autotune, "on a GPU: time the best few of cuDNN's plans for each convolution, and keep the fastest"));
+  machine(app.add_flag("--deterministic", o.library.deterministic, "on a GPU: only plans that give equal bits for equal inputs (a CPU always does)"));
+  machine(app.add_flag("--tf32", o.library.tf32, "on a GPU: f32 products may be rounded to TF32 (faster from the RTX 30 series on)"));
   machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
   machine(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams from the disk (0: a quarter of this machine's memory, at most 4)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
+}
+
+/// auto is the GPU where one can be trained on. Where there is one that cannot, the run says why it does without.
+Device device_from(const std::string& name) {
+  if (name == "gpu") gpu_runtime::require();
+  if (name != "auto") return name == "gpu" ? Device::gpu : Device::cpu;
+  using gpu_runtime::Trouble;
+  const gpu_runtime::Facts& f = gpu_runtime::facts();
+  if (f.trouble == Trouble::none && f.libraries) return Device::gpu;
+  if (f.trouble != Trouble::none && !f.name.empty()) fmt::print("on the CPU: {}\n", gpu_runtime::describe(f));
+  return Device::cpu;
 }
 
 /// Flags that are not stored as the library stores them.
@@ -101,7 +116,7 @@ void finish(Flags& f, const CLI::App& app) {
   o.cache = !f.no_cache;
   o.resume = given("--resume");
   o.resume_file = f.resume;
-  if (f.device == "gpu") o.device = Device::gpu;
+  if (given("--device") || !o.resume || !o.resume_file.empty()) o.device = device_from(f.device);
   if (given("--precision")) o.precision = precision_from_name(f.precision, o.device);
 }
 
@@ -128,7 +143,6 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
   app.parse(argc, argv);
   finish(f, app);
   *only_plan = f.dry_run;
-  // No CUDA training yet: auto is the CPU, with defaults for one.
   const bool resumed = f.run.resume && f.run.resume_file.empty();
   if (resumed) {
     if (f.run.out.empty()) fail("--resume: name the run's directory with --out");
@@ -143,9 +157,10 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
     f = g;
   } else {
     if (app.count("--precision") == 0) f.run.precision = precision_from_name("auto", f.run.device);
-    if (app.count("--size") == 0) f.run.network.size = 64;
-    if (app.count("--ngf") == 0) f.run.network.ngf = 16;
-    if (app.count("--ndf") == 0) f.run.network.ndf = 16;
+    const bool gpu = f.run.device == Device::gpu;
+    if (app.count("--size") == 0) f.run.network.size = gpu ? 256 : 64;
+    if (app.count("--ngf") == 0) f.run.network.ngf = gpu ? 64 : 16;
+    if (app.count("--ndf") == 0) f.run.network.ndf = gpu ? 64 : 16;
   }
   f.run.commands.push_back(command_line(argc, argv));
   check(f.run);

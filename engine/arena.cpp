@@ -46,7 +46,7 @@ char* Arena::new_segment(size_t bytes) {
     p = static_cast<char*>(m);
   } else {
     p = static_cast<char*>(gpu_runtime::allocate(bytes));
-    if (!p) out_of_memory("cudaMalloc refused");
+    if (!p) throw Error(gpu_runtime::out_of_memory(bytes, stats_.reserved, gpu_runtime::memory()));
   }
   segments_.emplace_back(p, bytes);
   stats_.reserved += bytes;

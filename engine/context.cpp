@@ -1,5 +1,6 @@
 #include "engine/context.h"
 
+#include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "engine/random.h"
 
@@ -21,13 +22,22 @@ const char* name_of(Work work) {
 }
 
 Context::Context(Device d, bool plan, size_t memory_limit)
-    : device(d), planning(plan), arena(std::make_shared<Arena>(d, plan, memory_limit)) {}
+    : device(d), planning(plan), arena(std::make_shared<Arena>(d, plan, memory_limit)) {
+  if (d == Device::gpu) {
+    gpu_runtime::require();
+    stream = gpu_runtime::stream();
+  }
+}
 
 Context::~Context() = default;
 
 Context& context() {
   KILN_ASSERT(current != nullptr);
   return *current;
+}
+
+void wait_for_device() noexcept {
+  if (current && current->device == Device::gpu && !current->planning) gpu_runtime::wait();
 }
 
 UseContext::UseContext(Context& c) : before_(current) { current = &c; }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/arena.h"
 #include "engine/tensor.h"
@@ -14,28 +15,39 @@ namespace kiln {
 
 class Tape;
 class RandomSource;
+struct ConvCall;
 
 /// What an op's time is booked under: the rows of the profile.
 enum class Work : uint8_t { convolution, matrix, pointwise, reduction, optimiser, data, count };
 const char* name_of(Work work);
 
-/// Seconds and launches per kind of work, on the CPU. Off by default: it costs two clock readings a launch.
+/// Seconds and launches per kind of work. Off by default: it costs two clock readings a launch, and on a GPU it waits for each.
 struct Profile {
   bool on = false;
   std::array<double, size_t(Work::count)> seconds{};
   std::array<int64_t, size_t(Work::count)> launches{};
 };
 
+/// How the libraries on a GPU may work. The CPU's have no such choices.
+struct LibraryOptions {
+  bool tf32 = false;           // f32 products may be rounded to TF32 on tensor cores
+  bool deterministic = false;  // equal inputs give equal bits
+  bool autotune = false;       // the first call of a shape times the best few plans
+};
+
 struct Context {
+  /// On a GPU: throws kiln::Error, in words for the user, if there is none that can be used.
   explicit Context(Device device = Device::cpu, bool planning = false, size_t memory_limit = 0);
   ~Context();
 
   Device device;
   bool planning;  // shapes and memory only: no kernel runs
   std::shared_ptr<Arena> arena;
-  Stream stream = nullptr;
+  Stream stream = nullptr;  // where everything on a GPU runs, in order
   std::shared_ptr<RandomSource> random;
   Profile profile;
+  LibraryOptions library;
+  std::vector<ConvCall>* conv_calls = nullptr;  // where convolutions are noted, if anybody wants to know
 
   // Modes, changed for a scope by the guards below.
   Tape* tape = nullptr;      // where ops record; null records nothing
@@ -46,6 +58,10 @@ struct Context {
 
 /// The current context of this thread; asserts that there is one.
 Context& context();
+
+/// Waits until the current context's device has done what it was given; on a CPU it always has. Errors are left for the next
+/// call to report.
+void wait_for_device() noexcept;
 
 /// Makes a context current for a scope.
 class UseContext {
@@ -79,6 +95,7 @@ class Booking {
   }
   ~Booking() {
     if (!profile_.on) return;
+    wait_for_device();
     profile_.seconds[size_t(work_)] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     profile_.launches[size_t(work_)]++;
   }

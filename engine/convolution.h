@@ -16,9 +16,21 @@ struct ConvShape {
   double flops() const { return 2.0 * double(n) * double(oh * ow) * double(oc) * double(c) * kh * kw; }
 };
 
+/// y from x and w; dx from dy and w (also how a transposed convolution runs); dw from x and dy.
+enum class ConvDirection : uint8_t { forward, data, weights };
+const char* name_of(ConvDirection d);
+
+/// One call of the functions below, as Context::conv_calls notes it.
+struct ConvCall {
+  ConvDirection direction;
+  ConvShape shape;
+  DType type;  // of the activations
+};
+
 // x, y, dx, dy and w in one floating type, f32, bf16 or f16; dw in f32 whatever the others are, and overwritten. Products are
 // added up in f32. w and dw are in the order the shape says. A library without a type converts: oneDNN has no f16 on CPUs and
-// computes it in f32; cuDNN gives dw of 16-bit inputs in 16 bits. All throw kiln::Error if the library refuses the shape.
+// computes it in f32; cuDNN gives dw of 16-bit inputs in 16 bits, which are widened. The library
+// is the one of the tensors' device. All throw kiln::Error if it refuses the shape.
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y);
 void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx);
 void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw);

@@ -100,12 +100,10 @@ void Tensor::download(void* to) const {
     std::memset(to, 0, bytes());
     return;
   }
-  if (device_ == Device::cpu) {
+  if (device_ == Device::cpu)
     std::memcpy(to, data_, bytes());
-  } else {
-    gpu_runtime::synchronise();
+  else
     gpu_runtime::copy_from(to, data_, bytes());
-  }
 }
 
 std::vector<float> Tensor::to_vector() const {

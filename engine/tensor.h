@@ -71,7 +71,7 @@ class Tensor {
   /// Elements [offset, offset + shape.count()) of a flat tensor, as a tensor of that shape.
   Tensor slice(int64_t offset, const Shape& shape) const;
 
-  /// Copies to and from ordinary memory; bytes() of it. They wait for the device.
+  /// Copies to and from ordinary memory; bytes() of it. In order with what the device was given before; download waits for it.
   void upload(const void* from) const;
   void download(void* to) const;
   std::vector<float> to_vector() const;  // as f32, from any floating type

@@ -181,11 +181,14 @@ void TrainingRun::loop(Trainee& trainee) {
     const Stopwatch watch;
     trainee.step(step_);
     step_++;
-    seconds_training_ += watch.seconds();
     stop = interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60) || step_ == plan_.steps;
     const bool measured = due(plan_.metric_every) && reference_;
+    const bool reported = due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop;
+    // Steps are queued on a GPU; the clock is right where something is read from it.
+    if (reported || measured || due(plan_.sample_every) || due(plan_.checkpoint_every)) wait_for_device();
+    seconds_training_ += watch.seconds();
     if (measured) measure(trainee);
-    if (due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop) {
+    if (reported) {
       report(trainee, due(plan_.log_every), measured || stop);
       last_shown = clock_.seconds();
     }

@@ -72,6 +72,9 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["grid"] = o.grid;
     j["device"] = name_of(o.device);
     j["commands"] = o.commands;
+    j["tf32"] = o.library.tf32;
+    j["deterministic"] = o.library.deterministic;
+    j["autotune"] = o.library.autotune;
   }
   return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
@@ -123,6 +126,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
       o.grid = j.at("grid");
       o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
       if (j.contains("commands")) o.commands = j.at("commands").get<std::vector<std::string>>();
+      o.library = {j.value("tf32", false), j.value("deterministic", false), j.value("autotune", false)};
     }
     return o;
   } catch (const json::exception& e) {
@@ -157,6 +161,8 @@ void check(const RunOptions& o) {
   range("--memory", o.memory_gb, 0, 1e5);
   range("--picture-memory", o.picture_memory_gb, 0, 1e5);
   require_precision(o.precision, o.device);
+  if (o.device == Device::cpu && (o.library.tf32 || o.library.autotune))
+    fail("{}: only a GPU has a choice there, and this run is on the CPU; leave it out", o.library.tf32 ? "--tf32" : "--autotune");
 }
 
 }  // namespace kiln::fastgan

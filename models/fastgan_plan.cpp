@@ -8,6 +8,7 @@ void dry_run(const RunOptions& o) {
   check(o);
   Context context(o.device, true, size_t(o.memory_gb * (1ull << 30)));
   UseContext use(context);
+  context.library = o.library;
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   const auto table = [](const char* title, const ParameterSet& set) {

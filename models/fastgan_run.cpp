@@ -167,23 +167,20 @@ DatasetOptions dataset_options(const RunOptions& o) {
 
 RunResult train(const RunOptions& o) {
   check(o);
-  if (o.device == Device::gpu) {
-    std::string why;
-    if (!gpu_runtime::available(&why)) fail("--device gpu: {}; use --device cpu", why);
-    fail("--device gpu: training on a GPU is not in this version; use --device cpu");
-  }
   if (o.threads > 0) omp_set_num_threads(o.threads);
   Context context(o.device, false, size_t(o.memory_gb * (1ull << 30)));
   UseContext use(context);
   context.storage = o.precision;
+  context.library = o.library;
   TrainingRun run(plan_of(o));
   const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), run.line());
   run.use_pictures(data);
   FastganTrainee trainee(o, data);
   run.start(trainee);
-  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({} threads); to {}", o.network.size,
+  const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());
+  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({}); to {}", o.network.size,
                                double(trainee.model().g_params.parameter_count()) / 1e6, double(trainee.model().d_params.parameter_count()) / 1e6,
-                               o.batch, name_of(o.precision), name_of(o.device), omp_get_max_threads(), o.out.string()));
+                               o.batch, name_of(o.precision), name_of(o.device), device, o.out.string()));
   return run.train(trainee);
 }
 

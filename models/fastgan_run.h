@@ -39,6 +39,7 @@ struct RunOptions {
   // Machine
   Device device = Device::cpu;
   DType precision = DType::f32;  // storage of activations: engine/precision.h
+  LibraryOptions library;  // of a GPU
   int threads = 0;
   double memory_gb = 0;  // of tensors; 0: no limit
   double picture_memory_gb = 0;  // of decoded pictures, a larger set streams; 0: default_picture_memory()

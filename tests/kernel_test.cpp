@@ -176,7 +176,6 @@ Buffer::~Buffer() {
 std::vector<uint8_t> Buffer::whole() const {
   std::vector<uint8_t> image(before_.size() + 2 * kGuard);
   if (gpu_) {
-    gpu_runtime::synchronise();
     gpu_runtime::copy_from(image.data(), memory_, image.size());
   } else if (!image.empty()) {
     std::memcpy(image.data(), memory_, image.size());
@@ -214,6 +213,8 @@ std::string Way::describe() const {
   return fmt::format("on the CPU, {} shape, thread order {}, {} OpenMP thread{}", wide ? "wide" : "narrow", order,
                      threads, threads == 1 ? "" : "s");
 }
+
+Stream Run::stream() const { return on_gpu() ? gpu_runtime::stream() : nullptr; }
 
 Buffer& Run::add(Buffer::Role role, DType t, std::vector<uint8_t> bytes) {
   buffers_.push_back(std::make_unique<Buffer>(way_.gpu, role, t, std::move(bytes)));

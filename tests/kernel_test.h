@@ -121,7 +121,7 @@ class Run {
   Run(const Way& way, Results& first) : way_(way), first_(first), is_first_(first.empty()) {}
 
   bool on_gpu() const { return way_.gpu; }
-  Stream stream() const { return nullptr; }
+  Stream stream() const;
   const Way& way() const { return way_; }
 
   /// A tensor that the kernel only reads. Each value must be one that t holds.

@@ -1,29 +1,176 @@
 #include "engine/backend/gpu_runtime.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "engine/error.h"
+#include "kernels/pointwise.h"
 
 #if KILN_WITH_CUDA
 #include <cuda_runtime.h>
 #endif
 
 namespace kiln::gpu_runtime {
+namespace {
+
+constexpr int kOldest = 75;  // compute capability 7.5: Turing
+
+std::string version_text(int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); }
+
+}  // namespace
+
+std::string describe(const Facts& f) {
+  switch (f.trouble) {
+    case Trouble::none: return "";
+    case Trouble::no_cuda: return "this kiln was built without CUDA: install the CUDA toolkit and cuDNN and build it again";
+    case Trouble::no_libraries:
+      return "this kiln was built without cuDNN, so that it can only test its kernels on a GPU: install cuDNN 9 and build it again";
+    case Trouble::no_driver: return "no NVIDIA driver is installed: install the driver of your card";
+    case Trouble::old_driver:
+      return fmt::format("the NVIDIA driver is too old: it is made for CUDA {}, this kiln for {}: update the driver", version_text(f.driver),
+                         version_text(f.runtime));
+    case Trouble::no_device: return "the NVIDIA driver shows no GPU: see nvidia-smi, and the variable CUDA_VISIBLE_DEVICES";
+    case Trouble::old_gpu:
+      return fmt::format("{} is of compute capability {}.{}, and kiln needs {}.{} (RTX 20 series) or later", f.name, f.major, f.minor,
+                         kOldest / 10, kOldest % 10);
+    case Trouble::no_code:
+      return fmt::format("this kiln holds no code for {} ({}): build it again with CMAKE_CUDA_ARCHITECTURES={}{}", f.name, f.detail, f.major,
+                         f.minor);
+    case Trouble::busy: return fmt::format("{} is taken by another program (nvidia-smi lists them): wait for it or stop it", f.name);
+    case Trouble::no_memory:
+      return fmt::format("{} has no memory left, other programs hold it (nvidia-smi lists them): stop one", f.name);
+    case Trouble::other: return fmt::format("the GPU cannot be used ({})", f.detail);
+  }
+  return "";
+}
+
+std::string out_of_memory(size_t wanted, size_t ours, const Memory& m) {
+  const size_t used = m.total - std::min(m.free, m.total), others = used - std::min(ours, used);
+  return fmt::format(
+      "out of memory on the gpu: {} MB more are needed, and {} of its {} MB are free; this run holds {} MB, the driver and other programs "
+      "about {} MB (nvidia-smi lists them); use a smaller --batch, --size or width, more --accumulate, or --device cpu",
+      wanted >> 20, m.free >> 20, m.total >> 20, ours >> 20, others >> 20);
+}
+
+bool available(std::string* why) {
+  const Facts& f = facts();
+  if (f.trouble != Trouble::none && why) *why = describe(f);
+  return f.trouble == Trouble::none;
+}
+
+void require() {
+  Facts f = facts();
+  if (f.trouble == Trouble::none && !f.libraries) f.trouble = Trouble::no_libraries;
+  if (f.trouble != Trouble::none) fail("--device gpu: {}; or use --device cpu", describe(f));
+}
 
 #if KILN_WITH_CUDA
 
 namespace {
+
 void check(cudaError_t e, const char* what) {
-  if (e != cudaSuccess) fail("{}: {}; is another program using the GPU? --device cpu works without it", what, cudaGetErrorString(e));
+  if (e == cudaSuccess) return;
+  (void)cudaGetLastError();
+  fail("the GPU failed while {}: {}; start again from the last checkpoint with --resume, and with --device cpu if it fails again", what,
+       cudaGetErrorString(e));
 }
+
+Trouble trouble_of(cudaError_t e, int driver) {
+  switch (e) {
+    case cudaSuccess: return Trouble::none;
+    case cudaErrorInsufficientDriver: return driver == 0 ? Trouble::no_driver : Trouble::old_driver;
+    case cudaErrorNoDevice: return driver == 0 ? Trouble::no_driver : Trouble::no_device;
+    case cudaErrorDevicesUnavailable: return Trouble::busy;
+    case cudaErrorMemoryAllocation: return Trouble::no_memory;
+    case cudaErrorNoKernelImageForDevice: return Trouble::no_code;
+    default: return Trouble::other;
+  }
+}
+
+/// Asks CUDA, up to a first kernel.
+Facts look() {
+  Facts f;
+#if KILN_GPU_LIBRARIES
+  f.libraries = true;
+#endif
+  (void)cudaDriverGetVersion(&f.driver);  // 0 where there is no driver
+  (void)cudaRuntimeGetVersion(&f.runtime);
+  const auto failed = [&](cudaError_t e) {
+    (void)cudaGetLastError();
+    f.trouble = trouble_of(e, f.driver);
+    f.detail = cudaGetErrorString(e);
+    return f.trouble != Trouble::none;
+  };
+  int n = 0;
+  if (failed(cudaGetDeviceCount(&n))) return f;
+  if (n == 0) {
+    f.trouble = Trouble::no_device;
+    return f;
+  }
+  cudaDeviceProp p{};
+  if (failed(cudaGetDeviceProperties(&p, 0))) return f;
+  f.name = p.name;
+  f.major = p.major;
+  f.minor = p.minor;
+  if (p.major * 10 + p.minor < kOldest) {
+    f.trouble = Trouble::old_gpu;
+    return f;
+  }
+  void* probe = nullptr;
+  if (failed(cudaSetDevice(0)) || failed(cudaMalloc(&probe, 256))) return f;
+  if (failed(cudaMemGetInfo(&f.free, &f.total))) return f;
+  try {
+    gpu::fill(nullptr, DType::f32, 1, 0.f, probe);
+    failed(cudaDeviceSynchronize());
+  } catch (const std::exception& e) {
+    f.trouble = Trouble::no_code;
+    f.detail = e.what();
+  }
+  (void)cudaFree(probe);
+  return f;
+}
+
+/// Page-locked memory that small copies to the device go through, so that they need not wait: a ring of slots, each free again
+/// when the copy from it is done.
+class Staging {
+ public:
+  static constexpr size_t kSlot = 4096, kSlots = 64;
+
+  Staging() {
+    check(cudaHostAlloc(&memory_, kSlot * kSlots, cudaHostAllocDefault), "taking page-locked memory");
+    for (cudaEvent_t& e : done_) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event");
+  }
+  void copy(void* device, const void* host, size_t bytes, cudaStream_t s) {
+    const size_t i = next_++ % kSlots;
+    if (next_ > kSlots) check(cudaEventSynchronize(done_[i]), "waiting for a copy");
+    char* slot = static_cast<char*>(memory_) + i * kSlot;
+    std::memcpy(slot, host, bytes);
+    check(cudaMemcpyAsync(device, slot, bytes, cudaMemcpyHostToDevice, s), "copying to it");
+    check(cudaEventRecord(done_[i], s), "copying to it");
+  }
+
+ private:
+  void* memory_ = nullptr;
+  cudaEvent_t done_[kSlots] = {};
+  size_t next_ = 0;
+};
+
+cudaStream_t own_stream() { return static_cast<cudaStream_t>(stream()); }
+
 }  // namespace
 
-bool compiled_in() { return true; }
+const Facts& facts() {
+  static const Facts f = look();
+  return f;
+}
 
-bool available(std::string* why) {
-  int n = 0;
-  const cudaError_t e = cudaGetDeviceCount(&n);
-  if (e == cudaSuccess && n > 0) return true;
-  if (why) *why = e == cudaSuccess ? "no CUDA device was found" : cudaGetErrorString(e);
-  return false;
+Stream stream() {
+  static const cudaStream_t s = [] {
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "making a stream");
+    return made;
+  }();
+  return s;
 }
 
 void* allocate(size_t bytes) {
@@ -36,41 +183,57 @@ void* allocate(size_t bytes) {
 void release(void* p) { (void)cudaFree(p); }
 
 void copy_to(void* device, const void* host, size_t bytes) {
-  check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copying to the GPU");
+  if (bytes <= Staging::kSlot) {
+    static thread_local Staging staging;
+    staging.copy(device, host, bytes, own_stream());
+    return;
+  }
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, own_stream()), "copying to it");
+  synchronise();
 }
 
 void copy_from(void* host, const void* device, size_t bytes) {
-  check(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "copying from the GPU");
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, own_stream()), "copying from it");
+  synchronise();
 }
 
-void synchronise() { check(cudaDeviceSynchronize(), "waiting for the GPU"); }
+void synchronise() { check(cudaStreamSynchronize(own_stream()), "computing"); }
+void wait() noexcept { (void)cudaStreamSynchronize(own_stream()); }
 
-bool has_bf16() {
-  int major = 0;
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "reading the GPU's properties");
-  return major >= 8;
-}
+bool has_bf16() { return facts().trouble == Trouble::none && facts().major >= 8; }
 
-std::string describe() {
-  cudaDeviceProp p{};
-  check(cudaGetDeviceProperties(&p, 0), "reading the GPU's properties");
-  return fmt::format("{}, {} MB", p.name, p.totalGlobalMem >> 20);
+std::string describe() { return fmt::format("{}, {} MB", facts().name, facts().total >> 20); }
+
+Memory memory() {
+  Memory m;
+  check(cudaMemGetInfo(&m.free, &m.total), "asking for its memory");
+  return m;
 }
 
 #else
 
-bool compiled_in() { return false; }
-bool available(std::string* why) {
-  if (why) *why = "this kiln was built without CUDA";
-  return false;
+namespace {
+[[noreturn]] void absent() { fail("this kiln was built without CUDA; use --device cpu"); }
+}  // namespace
+
+const Facts& facts() {
+  static const Facts f = [] {
+    Facts none;
+    none.trouble = Trouble::no_cuda;
+    return none;
+  }();
+  return f;
 }
+Stream stream() { absent(); }
 void* allocate(size_t) { return nullptr; }
 void release(void*) {}
-void copy_to(void*, const void*, size_t) { fail("this kiln was built without CUDA; use --device cpu"); }
-void copy_from(void*, const void*, size_t) { fail("this kiln was built without CUDA; use --device cpu"); }
+void copy_to(void*, const void*, size_t) { absent(); }
+void copy_from(void*, const void*, size_t) { absent(); }
 void synchronise() {}
 bool has_bf16() { return false; }
+void wait() noexcept {}
 std::string describe() { return "none"; }
+Memory memory() { return {}; }
 
 #endif
 

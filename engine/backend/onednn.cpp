@@ -4,24 +4,20 @@
 // that each primitive prefers, which is small work. Primitives are built once per shape and kept per thread. Scratch memory
 // and reordered weights come from the arena, so that peak figures and --dry-run count them. oneDNN has no f16 on most CPUs:
 // f16 tensors are widened to f32 here, computed and narrowed, which is for tests of the f16 path, not for speed.
-#include <algorithm>
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
 
+#include "engine/backend/onednn.h"
 #include "engine/context.h"
-#include "engine/convolution.h"
 #include "engine/error.h"
-#include "engine/matrix.h"
 #include "kernels/pointwise.h"
 
-namespace kiln {
+namespace kiln::onednn {
 namespace {
 
 using dnnl::memory;
 using Dims = memory::dims;
-
-enum class Direction { forward, data, weights };
 
 struct Plan {
   memory::desc x, y, w_plain, w_best, scratch;  // w_best: the primitive's own layout
@@ -57,13 +53,13 @@ PD describe(A&&... a) {
 }
 #endif
 
-Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
+Plan make_plan(ConvDirection d, const ConvShape& s, DType t, bool with_primitives) {
   const auto type = type_of(t);
   const auto nhwc = memory::format_tag::nhwc;
   Plan p;
   p.x = memory::desc(Dims{s.n, s.c, s.h, s.w}, type, nhwc);
   p.y = memory::desc(Dims{s.n, s.oc, s.oh, s.ow}, type, nhwc);
-  const auto w_type = d == Direction::weights ? memory::data_type::f32 : type;  // gradients of weights are f32 always
+  const auto w_type = d == ConvDirection::weights ? memory::data_type::f32 : type;  // gradients of weights are f32 always
   p.w_plain = plain_weights(s, w_type);
   const memory::desc w_any(Dims{s.oc, s.c, s.kh, s.kw}, type, memory::format_tag::any);
   const memory::desc dw_any(Dims{s.oc, s.c, s.kh, s.kw}, w_type, memory::format_tag::any);
@@ -87,15 +83,15 @@ Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
     if (!with_primitives) return;
     p.run = make(pd);
     if (p.needs_reorder) {
-      const bool back = d == Direction::weights;
+      const bool back = d == ConvDirection::weights;
       dnnl::primitive_attr reorder_attr;
       const dnnl::reorder::primitive_desc rpd(cpu(), back ? p.w_best : p.w_plain, cpu(), back ? p.w_plain : p.w_best, reorder_attr);
       p.reorder = dnnl::reorder(rpd);
     }
   };
-  if (d == Direction::forward) {
+  if (d == ConvDirection::forward) {
     finish(fpd, fpd.weights_desc(), [](const auto& pd) { return dnnl::convolution_forward(pd); });
-  } else if (d == Direction::data) {
+  } else if (d == ConvDirection::data) {
 #if DNNL_VERSION_MAJOR >= 3
     const auto pd = describe<dnnl::convolution_backward_data::primitive_desc>(algorithm, p.x, w_any, p.y, stride, pad, far, fpd, attr);
 #else
@@ -113,7 +109,7 @@ Plan make_plan(Direction d, const ConvShape& s, DType t, bool with_primitives) {
   return p;
 }
 
-const Plan& plan(Direction d, const ConvShape& s, DType t) {
+const Plan& plan(ConvDirection d, const ConvShape& s, DType t) {
   using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
   static thread_local std::map<Key, Plan> plans;
   const bool with_primitives = !context().planning;
@@ -136,10 +132,6 @@ Tensor arena_memory(const memory::desc& d) {
   return bytes ? Tensor(Shape{bytes}, DType::u8) : Tensor();
 }
 
-void require_cpu(const Tensor& t) {
-  if (t.device() != Device::cpu) fail("convolutions and matrix products on the GPU are not in this version; use --device cpu");
-}
-
 void convert(const Tensor& from, const Tensor& to) {
   KILN_RUN(Work::convolution, cast(stream, from.dtype(), to.dtype(), from.count(), from.data(), to.data()));
 }
@@ -154,22 +146,21 @@ Tensor widened(const Tensor& t) {
 
 }  // namespace
 
-bool cpu_has_bf16() {
+bool has_bf16() {
   // The values of instruction sets are sets of bits: a larger one holds all of a smaller one's.
   const unsigned bf16 = unsigned(dnnl::cpu_isa::avx512_core_bf16);
   return (unsigned(dnnl::get_effective_cpu_isa()) & bf16) == bf16;
 }
 
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
-  require_cpu(x);
   KILN_ASSERT(w.dtype() == x.dtype() && y.dtype() == x.dtype());
   if (x.dtype() == DType::f16) {
     const Tensor wide(y.shape());
-    conv_forward(s, widened(x), widened(w), wide);
+    onednn::conv_forward(s, widened(x), widened(w), wide);
     return convert(wide, y);
   }
   Booking booking(Work::convolution);
-  const Plan& p = plan(Direction::forward, s, x.dtype());
+  const Plan& p = plan(ConvDirection::forward, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
   if (context().planning) return;
   memory wm = wrap(p.w_best, best.data());
@@ -185,15 +176,14 @@ void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Te
 }
 
 void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx) {
-  require_cpu(dy);
   KILN_ASSERT(w.dtype() == dy.dtype() && dx.dtype() == dy.dtype());
   if (dy.dtype() == DType::f16) {
     const Tensor wide(dx.shape());
-    conv_backward_data(s, widened(dy), widened(w), wide);
+    onednn::conv_backward_data(s, widened(dy), widened(w), wide);
     return convert(wide, dx);
   }
   Booking booking(Work::convolution);
-  const Plan& p = plan(Direction::data, s, dy.dtype());
+  const Plan& p = plan(ConvDirection::data, s, dy.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
   if (context().planning) return;
   memory wm = wrap(p.w_best, best.data());
@@ -209,11 +199,10 @@ void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, c
 }
 
 void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw) {
-  require_cpu(x);
   KILN_ASSERT(dy.dtype() == x.dtype() && dw.dtype() == DType::f32);
-  if (x.dtype() == DType::f16) return conv_backward_weights(s, widened(x), widened(dy), dw);
+  if (x.dtype() == DType::f16) return onednn::conv_backward_weights(s, widened(x), widened(dy), dw);
   Booking booking(Work::convolution);
-  const Plan& p = plan(Direction::weights, s, x.dtype());
+  const Plan& p = plan(ConvDirection::weights, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : dw;
   if (context().planning) return;
   memory wm = wrap(p.w_best, best.data());
@@ -254,15 +243,12 @@ void product_bf16(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tenso
 }  // namespace
 
 void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tensor& a, const Tensor& b, const Tensor& c) {
-  require_cpu(a);
-  KILN_ASSERT(a.count() == m * k && b.count() == k * n && c.count() == m * n);
-  KILN_ASSERT(b.dtype() == a.dtype() && (c.dtype() == a.dtype() || c.dtype() == DType::f32));
   if (c.dtype() == DType::f16) {
     const Tensor wide(c.shape());
-    matrix_product(ta, tb, m, n, k, a, b, wide);
+    onednn::matrix_product(ta, tb, m, n, k, a, b, wide);
     return convert(wide, c);
   }
-  if (a.dtype() == DType::f16) return matrix_product(ta, tb, m, n, k, widened(a), widened(b), c);
+  if (a.dtype() == DType::f16) return onednn::matrix_product(ta, tb, m, n, k, widened(a), widened(b), c);
   Booking booking(Work::matrix);
   try {
     if (a.dtype() == DType::bf16) return product_bf16(ta, tb, m, n, k, a, b, c);
@@ -275,4 +261,4 @@ void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Ten
   if (status != dnnl::status::success) fail("oneDNN refused the matrix product {} x {} x {}", m, n, k);
 }
 
-}  // namespace kiln
+}  // namespace kiln::onednn
