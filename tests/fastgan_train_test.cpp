@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "engine/backend/gpu_runtime.h"
 #include "engine/picture.h"
 #include "engine/safetensors.h"
+#include "tests/support.h"
 #include "tests/training_runs.h"
 
 using namespace kiln;
@@ -59,7 +61,16 @@ TEST_CASE("fastgan_train: mistakes end with code 2 and one line that names them"
   refuses({faces, "--resume"}, {"--out"});
   refuses(tiny(faces, run, {"--resume", t / "nothing.safetensors"}), {"nothing.safetensors"});
   refuses(tiny(faces, faces + "/face100.png", {"--steps", "1"}), {"face100.png"});
-  refuses({faces, "--out", run, "--device", "gpu"}, {"--device gpu", "--device cpu"});
+  refuses(tiny(faces, run, {"--device", "cpu", "--tf32"}), {"--tf32", "GPU"});
+  refuses(tiny(faces, run, {"--device", "cpu", "--autotune"}), {"--autotune", "GPU"});
+  if (!gpu_runtime::available()) {
+    refuses(tiny(faces, t / "gpu", {"--device", "gpu"}), {"--device gpu: ", gpu_runtime::describe(gpu_runtime::facts()), "--device cpu"});
+    refuses(tiny(faces, t / "gpu", {"--device", "gpu", "--dry-run"}), {"--device gpu: ", "--device cpu"});
+    CHECK(!fs::exists(t / "gpu"));
+    const Finished anywhere = run_program("fastgan_train", {"--dry-run"});  // --device auto
+    CHECK(anywhere.code == 0);
+    CHECK(anywhere.out.find("memory:") != std::string::npos);
+  }
   refuses(tiny(faces, t / "small", {"--memory", "0.01"}), {"out of memory", "--batch"});
 }
 
@@ -189,8 +200,8 @@ TEST_CASE("fastgan_train: Ctrl-C finishes the step and saves; --minutes stops by
 TEST_CASE("fastgan_train: it learns: the distance to the pictures falls") {
   const TempFolder t;
   const std::string faces = draw_faces(t, 60, 32), run = t / "run";
-  const Finished f = run_program("fastgan_train", {faces, "--out", run, "--size", "32", "--ngf", "8", "--ndf", "8", "--batch", "8", "--no-cache", "--steps", "240",
-                                                   "--metric-every", "20", "--sample-every", "0", "--grid", "4", "--seed", "1"});
+  const Finished f = run_program("fastgan_train", with_device({faces, "--out", run, "--size", "32", "--ngf", "8", "--ndf", "8", "--batch", "8", "--no-cache", "--steps", "240",
+                                                   "--metric-every", "20", "--sample-every", "0", "--grid", "4", "--seed", "1"}));
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   double first = -1, last = -1, baseline = 0;

@@ -1,11 +1,17 @@
 #include "tests/support.h"
 
+#include <cstdlib>
 #include <cstring>
 
 #include "engine/error.h"
 #include "kernels/augment.h"
 
 namespace kiln::test {
+
+Device test_device() {
+  const char* name = std::getenv("KILN_TEST_DEVICE");
+  return name && std::string(name) == "gpu" ? Device::gpu : Device::cpu;
+}
 
 static uint64_t fnv1a64(const std::string& name) {
   uint64_t h = 0xcbf29ce484222325ull;

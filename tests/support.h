@@ -1,4 +1,4 @@
-// What several tests share: a CPU context, hashed numbers equal to tests/golden/make_golden.py's, and comparisons.
+// What several tests share: a context, hashed numbers equal to tests/golden/make_golden.py's, and comparisons.
 #pragma once
 #include <doctest/doctest.h>
 
@@ -15,10 +15,14 @@
 
 namespace kiln::test {
 
+/// Where the tests of ops and networks run: the CPU, or the GPU where the environment's KILN_TEST_DEVICE is gpu.
+Device test_device();
+
 /// A context of its own for a test.
 struct Fixture {
-  Context context;
+  Context context{test_device()};
   UseContext use{context};
+  Fixture() { context.library.deterministic = true; }  // tests compare bits
 };
 
 /// U of the golden files' hash: see "2. Hash" in tests/golden/make_golden.py.

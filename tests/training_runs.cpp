@@ -3,11 +3,20 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/support.h"
+
 namespace kiln::test {
+
+std::vector<std::string> with_device(std::vector<std::string> arguments) {
+  arguments.insert(arguments.end(), {"--device", name_of(test_device())});
+  if (test_device() == Device::gpu) arguments.insert(arguments.end(), {"--deterministic", "--precision", "f32"});
+  return arguments;
+}
 
 std::vector<std::string> tiny(const std::string& data, const std::string& out, std::vector<std::string> more) {
   std::vector<std::string> a{data, "--out", out, "--size", "32", "--ngf", "4", "--ndf", "4", "--batch", "4", "--no-cache",
                              "--grid", "2", "--log-every", "2", "--sample-every", "5", "--metric-every", "5"};
+  a = with_device(a);
   a.insert(a.end(), more.begin(), more.end());
   return a;
 }

@@ -4,6 +4,9 @@
 
 namespace kiln::test {
 
+/// These arguments, and the device that the tests run on; on a GPU with f32 and the same bits each time, as on a CPU.
+std::vector<std::string> with_device(std::vector<std::string> arguments);
+
 /// Arguments of a run small enough to take a second.
 std::vector<std::string> tiny(const std::string& data, const std::string& out, std::vector<std::string> more = {});
 
