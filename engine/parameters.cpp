@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "kernels/pointwise.h"
+#include "kernels/step.h"
 
 namespace kiln {
 namespace {
@@ -31,8 +32,7 @@ void ParameterSet::allocate(bool trainable) {
   }
   statistics = flat(sizes_[1]);
   vectors = flat(sizes_[2]);
-  steps_ = zeros(Shape{2}, DType::i32);  // one int64
-  coefficients_ = zeros(Shape{4});
+  state_ = zeros(Shape{sizeof(OptimiserState) / 4}, DType::i32);
 }
 
 void ParameterSet::bind(const Entry& e, Param& p) const {
@@ -71,12 +71,17 @@ void ParameterSet::initialise(RandomSource& random, const std::string& prefix) {
 
 void ParameterSet::zero_grad() { KILN_RUN(Work::optimiser, fill(stream, DType::f32, grads.count(), 0.f, grads.data())); }
 
-void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average) {
-  KILN_RUN(Work::optimiser, adam_update(stream, values.count(), o, e, steps_.as<int64_t>(), values.f32(), grads.f32(), m.f32(),
-                                        v.f32(), average ? average->values.f32() : nullptr, coefficients_.f32()));
+void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average, const float* loss_scale) {
+  OptimiserState* state = state_.as<OptimiserState>();
+  if (loss_scale) {
+    const Tensor scratch(Shape{32});
+    KILN_RUN(Work::optimiser, check_finite(stream, grads.count(), grads.f32(), &state->check, scratch.f32()));
+  }
+  KILN_RUN(Work::optimiser, adam_update(stream, values.count(), o, e, loss_scale, state, values.f32(), grads.f32(), m.f32(), v.f32(),
+                                        average ? average->values.f32() : nullptr));
   if (average)
-    KILN_RUN(Work::optimiser, ema_update(stream, statistics.count(), coefficients_.f32(), statistics.f32(),
-                                         average->statistics.f32()));
+    KILN_RUN(Work::optimiser,
+             ema_update(stream, statistics.count(), state, statistics.f32(), average->statistics.f32()));
 }
 
 void ParameterSet::copy_from(const ParameterSet& other) {
@@ -99,11 +104,15 @@ int64_t ParameterSet::parameter_count() const {
 }
 
 int64_t ParameterSet::steps() const {
-  int64_t s = 0;
-  steps_.download(&s);
-  return s;
+  OptimiserState s{};
+  state_.download(&s);
+  return s.updates;
 }
 
-void ParameterSet::set_steps(int64_t steps) { steps_.upload(&steps); }
+void ParameterSet::set_steps(int64_t steps) {
+  OptimiserState s{};
+  s.updates = steps;
+  state_.upload(&s);
+}
 
 }  // namespace kiln

@@ -35,8 +35,12 @@ class ParameterSet {
   /// Draws every parameter and buffer from its Init; site names are prefix + name.
   void initialise(RandomSource& random, const std::string& prefix);
   void zero_grad();
-  /// One Adam step, and the moving average of parameters and statistics into `average` if it is given.
-  void adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average);
+  /// One Adam step, and the moving average of parameters and statistics into `average` if it is given. loss_scale: what the
+  /// gradients were multiplied with, one number in device memory (StepMemory), or null; with it, gradients that are not all
+  /// finite change nothing.
+  void adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average, const float* loss_scale = nullptr);
+  /// Keeps the optimiser's state in this memory (an OptimiserState, i32 [8]) from now on, as it is there.
+  void keep_state_in(const Tensor& state) { state_ = state; }
   /// Copies values, statistics and vectors of a set with the same layout.
   void copy_from(const ParameterSet& other);
   /// Copies the singular vectors only.
@@ -61,7 +65,7 @@ class ParameterSet {
 
   std::vector<Entry> entries_;
   int64_t sizes_[3] = {0, 0, 0};  // of the flat buffers, by kind
-  Tensor steps_, coefficients_;   // device memory: a captured step advances them itself
+  Tensor state_;                  // an OptimiserState
 };
 
 }  // namespace kiln

@@ -31,6 +31,9 @@ class Philox : public RandomSource {
   uint64_t seed() const { return seed_; }
   uint64_t step() const { return step_; }
   void set_step(uint64_t step);
+  /// Keeps the step in this device memory (one uint64, i32 [2]) from now on, as it is there: a training step that ends by
+  /// counting it up draws new numbers in the next with the same launches. step() knows of set_step only.
+  void keep_step_in(const Tensor& memory) { device_step_ = memory; }
   void set_first_sample(int64_t first) override { first_sample_ = first; }
 
  private:

@@ -1,6 +1,7 @@
 #include "engine/tape.h"
 
 #include "engine/error.h"
+#include "kernels/loss.h"
 #include "kernels/pointwise.h"
 
 namespace kiln {
@@ -44,12 +45,15 @@ void Tape::run() {
   }
 }
 
-void Tape::backward(const std::vector<std::pair<Var, float>>& roots) {
+void Tape::backward(const std::vector<std::pair<Var, float>>& roots, const float* scale) {
   for (const auto& [root, weight] : roots) {
     if (!root.node) continue;  // nothing that wants a gradient took part in it
     KILN_ASSERT(root.value.count() == 1);
     Tensor seed(root.value.shape(), root.value.dtype());
-    KILN_RUN(Work::pointwise, fill(stream, seed.dtype(), 1, weight, seed.data()));
+    if (scale)
+      KILN_RUN(Work::pointwise, broadcast(stream, seed.dtype(), 1, weight, scale, seed.data()));
+    else
+      KILN_RUN(Work::pointwise, fill(stream, seed.dtype(), 1, weight, seed.data()));
     root.node->add(seed);
   }
   run();

@@ -50,8 +50,8 @@ class Tape {
   /// Runs before the records, once: for buffers that only backward needs.
   void before_backward(std::function<void()> f) { first_.push_back(std::move(f)); }
   /// Seeds each root with its weight and runs all records, last to first, freeing what each kept as soon as it has run.
-  /// Roots are single numbers (losses).
-  void backward(const std::vector<std::pair<Var, float>>& roots);
+  /// Roots are single numbers (losses). scale: one more factor of all seeds, in device memory (a loss scale), or null.
+  void backward(const std::vector<std::pair<Var, float>>& roots, const float* scale = nullptr);
   /// The same from given gradients, of the roots' shapes.
   void backward_from(const std::vector<std::pair<Var, Tensor>>& roots);
   size_t size() const { return records_.size(); }

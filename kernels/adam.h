@@ -10,12 +10,24 @@ struct EmaOptions {
   float decay = 0.999f;
   bool warm_up = true;  // decay = min(decay, (1 + t) / (10 + t)) at update t = 1, 2, ...
 };
+/// What an optimiser keeps from update to update, in device memory: a captured step advances it itself.
+struct OptimiserState {
+  int64_t updates;  // done
+  // Of the last update: lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), the average's decay, and what gradients are multiplied with
+  // before use, 0 where the update was left out.
+  float rate, correction, decay, unscale;
+  float check;  // 0, or a NaN where the gradients are not finite (kernels/step.h)
+  int32_t pad;
+};
+static_assert(sizeof(OptimiserState) == 32);
 }  // namespace kiln
 
 KILN_KERNEL_API(
-    /// steps[0] += 1, then one Adam step with bias correction for update steps[0], and ema = d * ema + (1 - d) * value where
-    /// ema is not null. All buffers hold n floats. coefficients: 4 floats of scratch in device memory.
-    void adam_update(Stream stream, int64_t n, const AdamOptions& o, const EmaOptions& e, int64_t* steps, float* value,
-                     const float* grad, float* m, float* v, float* ema, float* coefficients);
-    /// average = d * average + (1 - d) * value with the d of the last adam_update (batch-norm statistics).
-    void ema_update(Stream stream, int64_t n, const float* coefficients, const float* value, float* average);)
+    /// state->updates += 1, then one Adam step with bias correction for that update, and ema = d * ema + (1 - d) * value where
+    /// ema is not null. All buffers hold n floats. loss_scale: one number in device memory that the gradients are to be divided
+    /// by, or null; with it, a state whose check is not 0 changes nothing, the number of updates included.
+    void adam_update(Stream stream, int64_t n, const AdamOptions& o, const EmaOptions& e, const float* loss_scale,
+                     OptimiserState* state, float* value, const float* grad, float* m, float* v, float* ema);
+    /// average = d * average + (1 - d) * value with the d of the last adam_update (batch-norm statistics); nothing if that was
+    /// left out.
+    void ema_update(Stream stream, int64_t n, const OptimiserState* state, const float* value, float* average);)

@@ -21,6 +21,7 @@ class FastganTrainee : public Trainee {
       : o_(o), random_(std::make_shared<Philox>(o.seed)), sampler_(std::make_shared<Philox>(o.seed ^ kSampleSeed)), model_(o.network),
         source_(std::move(data), o.seed, o.batch) {
     context().random = random_;
+    random_->keep_step_in(model_.memory.step());
   }
 
   void step(int64_t step) override;
@@ -41,6 +42,7 @@ class FastganTrainee : public Trainee {
   Model model_;
   PictureSource source_;
   Losses losses_;
+  int64_t next_step_ = -1;  // what the model's memory holds
 };
 
 void FastganTrainee::load(const SafetensorsFile& file) {
@@ -62,6 +64,12 @@ void FastganTrainee::load(const SafetensorsFile& file) {
   load_parameters(file, "ema.", model_.average_params);
   load_optimiser(file, "opt_g.", model_.g_params);
   load_optimiser(file, "opt_d.", model_.d_params);
+  if (!model_.memory.scaled() || theirs.precision != o_.precision) return;
+  StepState s = model_.memory.read();
+  s.loss_scale = float(metadata_number(file, "loss_scale"));
+  s.good_steps = int32_t(metadata_integer(file, "loss_scale.good_steps"));
+  s.overflows = metadata_integer(file, "loss_scale.overflows");
+  model_.memory.write(s);
 }
 
 void FastganTrainee::save(CheckpointWriter& w) {
@@ -71,6 +79,11 @@ void FastganTrainee::save(CheckpointWriter& w) {
   w.add("ema.", model_.average_params);
   w.add_optimiser("opt_g.", model_.g_params);
   w.add_optimiser("opt_d.", model_.d_params);
+  if (!model_.memory.scaled()) return;
+  const StepState s = model_.memory.read();
+  w.set("loss_scale", fmt::format("{}", s.loss_scale));
+  w.set("loss_scale.good_steps", std::to_string(s.good_steps));
+  w.set("loss_scale.overflows", std::to_string(s.overflows));
 }
 
 /// The step's real pictures, augmented, in --accumulate parts.
@@ -88,16 +101,24 @@ std::vector<Tensor> FastganTrainee::real_batch() {
 }
 
 void FastganTrainee::step(int64_t step) {
-  random_->set_step(uint64_t(step));
+  if (step != next_step_) random_->set_step(uint64_t(step));
+  next_step_ = step + 1;
   source_.start(step);
   losses_ = model_.iteration(real_batch(), o_.train);
 }
 
 std::vector<std::pair<std::string, double>> FastganTrainee::numbers() {
   const Losses& l = losses_;
-  return {{"loss_d_real", l.d_real.item()},   {"loss_d_fake", l.d_fake.item()},     {"loss_g", l.g.item()},
-          {"recon_all", l.recon_all.item()},  {"recon_small", l.recon_small.item()}, {"recon_part", l.recon_part.item()},
-          {"logit_real", l.logit_real.item()}, {"logit_fake", l.logit_fake.item()}};
+  std::vector<std::pair<std::string, double>> all{
+      {"loss_d_real", l.d_real.item()},    {"loss_d_fake", l.d_fake.item()},      {"loss_g", l.g.item()},
+      {"recon_all", l.recon_all.item()},   {"recon_small", l.recon_small.item()}, {"recon_part", l.recon_part.item()},
+      {"logit_real", l.logit_real.item()}, {"logit_fake", l.logit_fake.item()}};
+  if (model_.memory.scaled()) {
+    const StepState s = model_.memory.read();
+    all.emplace_back("loss_scale", s.loss_scale);
+    all.emplace_back("overflows", double(s.overflows));
+  }
+  return all;
 }
 
 std::string FastganTrainee::summary() {

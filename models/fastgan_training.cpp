@@ -24,6 +24,8 @@ Model::Model(const Config& c)
   auto decoders = d.decoders();
   d_spectral_ = SpectralGroup(core);
   decoder_spectral_ = SpectralGroup(decoders);
+  g_params.keep_state_in(memory.network(0));
+  d_params.keep_state_in(memory.network(1));
 }
 
 void Model::initialise(RandomSource& random) {
@@ -55,7 +57,7 @@ void Model::train_on_real(const Tensor& real, const Tensor& corner, float share,
   const Var all_loss = difference_loss(r.all, small.value, o.recon_power);
   const Var small_loss = difference_loss(r.small, small.value, o.recon_power);
   const Var part_loss = difference_loss(r.part, part.value, o.recon_power);
-  tape.backward({{h.value, share}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}});
+  tape.backward({{h.value, share}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}}, memory.loss_scale());
   decoder_spectral_.release();
   add_scaled(out.d_real, h.value.value, share);
   add_scaled(out.logit_real, h.mean_logit, share);
@@ -70,7 +72,7 @@ void Model::train_on_fakes(const Pictures& fakes, float share, const TrainOption
   d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);  // its batch statistics are its own, too
   const Features f = d({fakes.big.detach(), fakes.small.detach()});
   const HingeLoss h = hinge(f.logits, -1.f, "margin.fake", o);
-  tape.backward({{h.value, share}});
+  tape.backward({{h.value, share}}, memory.loss_scale());
   add_scaled(out.d_fake, h.value.value, share);
   add_scaled(out.logit_fake, h.mean_logit, share);
 }
@@ -84,7 +86,7 @@ void Model::train_generator(Tape& tape, Pictures fakes, float share, Losses& out
     loss = generator_loss(d(fakes).logits);
   }
   fakes = {};
-  tape.backward({{loss, share}});
+  tape.backward({{loss, share}}, memory.loss_scale());
   add_scaled(out.g, loss.value, share);
 }
 
@@ -115,7 +117,7 @@ Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o)
     }
     train_on_real(real, corner, 1.f, o, out);
     train_on_fakes(fakes, 1.f, o, out);
-    d_params.adam_step(o.adam, {}, nullptr);
+    d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
     train_generator(tape, std::move(fakes), 1.f, out);
   } else {  // the same in parts: G runs forward once more, so that one part's activations are all that is ever kept
     // Both passes start from the same statistics and singular vectors, so that G is trained on the fakes that D saw.
@@ -127,7 +129,7 @@ Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o)
       train_on_real(real, corner, share, o, out);
       train_on_fakes(fakes, share, o, out);
     });
-    d_params.adam_step(o.adam, {}, nullptr);
+    d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
     copy(statistics, g_params.statistics);
     copy(vectors, g_params.vectors);
     each_part([&](const Tensor& real) {
@@ -142,7 +144,8 @@ Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o)
   }
   d_spectral_.release();
   g_spectral_.release();
-  g_params.adam_step(o.adam, o.ema, &average_params);
+  g_params.adam_step(o.adam, o.ema, &average_params, memory.loss_scale());
+  memory.end_step(2);
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 
+#include "engine/step_memory.h"
 #include "models/fastgan.h"
 
 namespace kiln::fastgan {
@@ -43,7 +44,7 @@ class Model {
   /// "part", "margin.real.big", "margin.real.small", "margin.fake.big", "margin.fake.small".
   Losses iteration(const Tensor& real, const TrainOptions& o) { return iteration(std::vector<Tensor>{real}, o); }
   /// The same with the batch in parts, whose gradients are added up: less memory for the activations of one part, one more
-  /// forward of G a part. Batch norm sees a part at a time.
+  /// forward of G a part. Batch norm sees a part at a time. Both end by counting memory's step up.
   Losses iteration(const std::vector<Tensor>& parts, const TrainOptions& o);
 
   /// Reconstructions of a batch by the live D in evaluation mode.
@@ -57,6 +58,7 @@ class Model {
   Generator g, g_average;
   Discriminator d;
   ParameterSet g_params, average_params, d_params;
+  StepMemory memory;  // the step, the loss scale and both optimisers' states
 
  private:
   Pictures augmented_fakes(int64_t n, const TrainOptions& o);

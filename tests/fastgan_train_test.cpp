@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "engine/backend/gpu_runtime.h"
+#include "engine/convolution.h"
 #include "engine/picture.h"
 #include "engine/safetensors.h"
 #include "tests/support.h"
@@ -168,6 +169,41 @@ TEST_CASE("fastgan_train: equal seeds give equal runs, and 20 + 20 resumed steps
     refuses(tiny(faces, t / "d4", {"--resume", t / "a/checkpoints/000040.safetensors", "--size", "64"}), {"--size"});
     refuses(tiny(faces, t / "d5", {"--resume", t / "a/checkpoints/000040.safetensors", "--ngf", "8"}), {"--ngf"});
   }
+}
+
+TEST_CASE("fastgan_train: 16-bit runs resume bit for bit in their precision, and start from any checkpoint") {
+  const TempFolder t;
+  const std::string faces = draw_faces(t, 10, 32);
+  const auto run = [&](const std::string& out, std::vector<std::string> more) {
+    std::vector<std::string> a = tiny(faces, out, {"--checkpoint-every", "6", "--keep", "0", "--metric-every", "0"});
+    a.insert(a.end(), more.begin(), more.end());
+    return run_program("fastgan_train", a);
+  };
+  std::vector<std::string> types{"f16"};
+  if (cpu_has_bf16()) types.push_back("bf16");
+  for (const std::string& type : types) {
+    CAPTURE(type);
+    CHECK(run(t / (type + "a"), {"--steps", "12", "--precision", type}).code == 0);
+    CHECK(run(t / (type + "b"), {"--steps", "6", "--precision", type}).code == 0);
+    CHECK(run(t / (type + "b"), {"--steps", "12", "--resume"}).code == 0);
+    const std::string last = "/checkpoints/000012.safetensors";
+    CHECK(file_text(t / (type + "a" + last)) == file_text(t / (type + "b" + last)));
+    CHECK(timeless_log(t / (type + "a")) == timeless_log(t / (type + "b")));
+    const SafetensorsFile c(t / (type + "a" + last));
+    CHECK(c.find("G.init.conv.weight")->dtype == "F32");
+    CHECK(c.metadata().contains("loss_scale") == (type == "f16"));
+    refuses({"--out", t / (type + "b"), "--resume", "--precision", "f32"}, {"--precision", "--resume FILE"});
+  }
+  const SafetensorsFile c(t / "f16a/checkpoints/000012.safetensors");
+  CHECK(c.metadata().at("loss_scale") == "65536");
+  CHECK(c.metadata().at("loss_scale.good_steps") == "12");
+  const std::string from = t / "f16a/checkpoints/000006.safetensors";
+  CHECK(run(t / "f32", {"--steps", "12", "--resume", from}).code == 0);
+  CHECK(run(t / "again", {"--steps", "12", "--resume", from, "--precision", "f16"}).code == 0);
+  CHECK(file_text(t / "again/checkpoints/000012.safetensors") == file_text(t / "f16a/checkpoints/000012.safetensors"));
+  CHECK(file_text(t / "f32/checkpoints/000012.safetensors") != file_text(t / "f16a/checkpoints/000012.safetensors"));
+  CHECK(run(t / "f32", {"--steps", "14", "--resume"}).code == 0);
+  CHECK(run(t / "f16c", {"--steps", "14", "--precision", "f16", "--resume", t / "f32/checkpoints/000012.safetensors"}).code == 0);
 }
 
 TEST_CASE("fastgan_train: Ctrl-C finishes the step and saves; --minutes stops by the clock; --dry-run touches nothing") {

@@ -5,7 +5,7 @@
 // docs/executor.md says what it checks and what it cannot see. No CUDA header is needed, and none may be included here:
 // everything has its own definition in kiln::cpu, so that a program can hold this build of a kernel next to nvcc's.
 //
-// A project that wants only the executor takes host.h and host.cpp, writes its kernels inside `namespace kiln::cpu`, or
+// A project that wants only the executor takes host.h, log.h and host.cpp, writes its kernels inside `namespace kiln::cpu`, or
 // after `using namespace kiln::cpu;`, and compiles the .cu files with -x c++ -std=c++20 -fno-strict-aliasing.
 #pragma once
 
@@ -21,6 +21,8 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+
+#include "kernels/exec/log.h"
 
 namespace kiln::cpu {
 
@@ -165,6 +167,7 @@ template <class... P, class... A>
 void launch(const Launch& at, void (*kernel)(P...), A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "the launch has more or fewer arguments than the kernel");
   static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied to the GPU byte by byte");
+  note_launch(__PRETTY_FUNCTION__, at.grid.x, at.grid.y, at.grid.z, at.block.x, at.block.y, at.block.z, at.smem, P(args)...);
   using Call = executor::Call<P...>;
   const Call call{kernel, std::tuple<P...>(static_cast<A&&>(args)...)};
   executor::run_grid(at, reinterpret_cast<executor::Kernel>(kernel), Call::run, &call);

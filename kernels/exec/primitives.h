@@ -78,7 +78,7 @@ void map(Stream stream, int64_t n, const F& f) {
           dim3(256), 0, stream},
          map_kernel<P, F>, n, f);
 #else
-  (void)stream;
+  note_launch(__PRETTY_FUNCTION__, stream, n, f);
   const int64_t packs = n / P;
 #pragma omp parallel for schedule(static) if (n > kMapGrain)
   for (int64_t i = 0; i < packs; i++) f.template operator()<P>(i * P);
@@ -103,7 +103,7 @@ void map_each(Stream stream, int64_t n, const F& f, int64_t cost = 1) {
   const int64_t blocks = (n + 255) / 256;
   launch({dim3(unsigned(blocks > 4096 ? 4096 : blocks)), dim3(256), 0, stream}, map_each_kernel<F>, n, f);
 #else
-  (void)stream;
+  note_launch(__PRETTY_FUNCTION__, stream, n, f);
 #pragma omp parallel for schedule(static) if (n * cost > kMapGrain)
   for (int64_t i = 0; i < n; i++) f(i);
 #endif
@@ -134,7 +134,7 @@ void map_rows(Stream stream, int64_t rows, int channels, const F& f) {
     launch({dim3(unsigned(blocks > 4096 ? 4096 : blocks)), dim3(x, y), 0, stream}, map_rows_kernel<P, F>, rows, packs,
            f);
 #else
-    (void)stream;
+    note_launch(__PRETTY_FUNCTION__, stream, rows, channels, f);
 #pragma omp parallel for schedule(static) if (rows * channels > kMapGrain)
     for (int64_t r = 0; r < rows; r++)
       for (int p = 0; p < packs; p++) f.template operator()<P>(r, p * P);
