@@ -30,6 +30,9 @@ Arena::~Arena() {
 
 char* Arena::new_segment(size_t bytes) {
   bytes = round_up(bytes > kSegment ? bytes : kSegment, kHugePage);
+  if (closed_ > 0)
+    fail("a training step on the {} wanted {} MB more memory than the steps before it, which a captured step cannot have; a smaller --batch leaves more room",
+         name_of(device_), bytes >> 20);
   const auto out_of_memory = [&](const char* why) {
     fail("out of memory on the {}: {} MB more are needed, {} MB are in use ({}); use a smaller --batch, --size or width",
          name_of(device_), bytes >> 20, stats_.reserved >> 20, why);

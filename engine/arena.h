@@ -5,6 +5,7 @@
 // neighbours. In planning mode (--dry-run) addresses are handed out with no memory behind them, by the same code, so that
 // the peak it reports is the peak that the run will have.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -34,6 +35,16 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::shared_ptr<void> allocate(size_t bytes);
   Stats stats() const;
   void reset_peak();
+  /// While one of these lives, the arena asks nothing of the system: a request that it cannot serve from what it has throws.
+  class Closed {
+   public:
+    explicit Closed(Arena& a) : arena_(a) { arena_.closed_++; }
+    ~Closed() { arena_.closed_--; }
+    Closed(const Closed&) = delete;
+
+   private:
+    Arena& arena_;
+  };
   Device device() const { return device_; }
   bool planning() const { return planning_; }
 
@@ -55,6 +66,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::vector<std::pair<char*, size_t>> segments_;
   uintptr_t planned_end_ = uintptr_t(1) << 40;  // where the next imaginary segment starts
   Stats stats_;
+  std::atomic<int> closed_ = 0;  // Closeds alive
 };
 
 }  // namespace kiln

@@ -53,6 +53,7 @@ struct Context {
   Tape* tape = nullptr;      // where ops record; null records nothing
   bool training = true;      // batch norm uses and updates batch statistics; spectral norm iterates
   bool weights_frozen = false;  // parameters enter as constants: no weight gradients
+  bool capturing = false;  // inside of a captured step (StepGraph): nothing goes to or comes from the host
   DType storage = DType::f32;  // of activations and of the weights that convolutions read; parameters stay f32
 };
 

@@ -104,15 +104,16 @@ Var concat_flat(const Var& a, const Var& b) {
   KILN_ASSERT(b.value.dtype() == t);
   const bool record = recording({&a, &b});
   Var y(Tensor(Shape{na + nb}, t), record);
-  const Tensor first = y.value.slice(0, Shape{na}), second = y.value.slice(na, Shape{nb});
-  KILN_RUN(Work::pointwise, scale(stream, t, na, 1.f, a.value.data(), first.data()));
-  KILN_RUN(Work::pointwise, scale(stream, t, nb, 1.f, b.value.data(), second.data()));
+  KILN_RUN(Work::pointwise, concatenate(stream, t, na, a.value.data(), nb, b.value.data(), y.value.data()));
   if (record)
     context().tape->push([=, as = a.shape(), bs = b.shape(), an = a.node, bn = b.node, yn = y.node] {
       const Tensor dy = yn->take();
       if (!dy) return;
-      if (an) an->add(dy.slice(0, as));
-      if (bn) bn->add(dy.slice(na, bs));
+      // Into tensors of their own: a part of dy need not be aligned as kernels and libraries on a GPU want it.
+      const Tensor da = an ? Tensor(as, t) : Tensor(), db = bn ? Tensor(bs, t) : Tensor();
+      KILN_RUN(Work::pointwise, split(stream, t, na, da.data(), nb, db.data(), dy.data()));
+      if (an) an->add(da);
+      if (bn) bn->add(db);
     });
   return y;
 }

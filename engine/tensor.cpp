@@ -88,6 +88,7 @@ Tensor Tensor::slice(int64_t offset, const Shape& shape) const {
 }
 
 void Tensor::upload(const void* from) const {
+  KILN_ASSERT(!context().capturing);
   if (context().planning) return;
   if (device_ == Device::cpu)
     std::memcpy(data_, from, bytes());
@@ -96,6 +97,7 @@ void Tensor::upload(const void* from) const {
 }
 
 void Tensor::download(void* to) const {
+  KILN_ASSERT(!context().capturing);
   if (context().planning) {
     std::memset(to, 0, bytes());
     return;

@@ -59,6 +59,28 @@ struct Cast {
 };
 
 template <class T>
+struct Concatenate {
+  int64_t na;
+  const T *a, *b;
+  T* y;
+  KILN_HD void operator()(int64_t i) const { y[i] = i < na ? a[i] : b[i - na]; }
+};
+
+template <class T>
+struct Split {
+  int64_t na;
+  T *a, *b;
+  const T* y;
+  KILN_HD void operator()(int64_t i) const {
+    if (i < na) {
+      if (a) a[i] = y[i];
+    } else if (b) {
+      b[i - na] = y[i];
+    }
+  }
+};
+
+template <class T>
 struct Noise {
   int c;
   const T* x;
@@ -135,6 +157,14 @@ void cast(Stream stream, DType tx, DType ty, int64_t n, const void* x, void* y) 
       map<Wide>(stream, n, Cast<A, B>{(const A*)x, (B*)y});
     });
   });
+}
+
+void concatenate(Stream stream, DType t, int64_t na, const void* a, int64_t nb, const void* b, void* y) {
+  with_dtype(t, [&]<class T>() { map_each(stream, na + nb, Concatenate<T>{na, (const T*)a, (const T*)b, (T*)y}); });
+}
+
+void split(Stream stream, DType t, int64_t na, void* a, int64_t nb, void* b, const void* y) {
+  with_dtype(t, [&]<class T>() { map_each(stream, na + nb, Split<T>{na, (T*)a, (T*)b, (const T*)y}); });
 }
 
 void noise_forward(Stream stream, DType t, int64_t rows, int c, const void* x, const float* noise, const float* w, void* y) {

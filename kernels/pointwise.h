@@ -13,6 +13,10 @@ KILN_KERNEL_API(
     void accumulate(Stream stream, DType t, int64_t n, float a, const void* x, float* y);
     /// y = (type ty) x.
     void cast(Stream stream, DType tx, DType ty, int64_t n, const void* x, void* y);
+    /// y = all of a, then all of b. Element by element: y's second part need not be aligned to a pack.
+    void concatenate(Stream stream, DType t, int64_t na, const void* a, int64_t nb, const void* b, void* y);
+    /// The adjoint: a and b from y. Either may be null.
+    void split(Stream stream, DType t, int64_t na, void* a, int64_t nb, void* b, const void* y);
     /// Noise injection: y[r, c] = x[r, c] + w * noise[r], rows = N*H*W; w is one number in device memory.
     void noise_forward(Stream stream, DType t, int64_t rows, int c, const void* x, const float* noise, const float* w, void* y);
     /// dw += sum over r, c of dy[r, c] * noise[r]. scratch: (c + 64 c) floats.

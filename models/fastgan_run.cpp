@@ -6,6 +6,7 @@
 #include "engine/error.h"
 #include "engine/picture_source.h"
 #include "engine/picture_tensor.h"
+#include "engine/step_graph.h"
 
 namespace kiln::fastgan {
 namespace {
@@ -41,7 +42,8 @@ class FastganTrainee : public Trainee {
   std::shared_ptr<Philox> random_, sampler_;
   Model model_;
   PictureSource source_;
-  Losses losses_;
+  StepGraph graph_;
+  Losses losses_;  // of the last step: read only where a report is due
   int64_t next_step_ = -1;  // what the model's memory holds
 };
 
@@ -104,7 +106,10 @@ void FastganTrainee::step(int64_t step) {
   if (step != next_step_) random_->set_step(uint64_t(step));
   next_step_ = step + 1;
   source_.start(step);
-  losses_ = model_.iteration(real_batch(), o_.train);
+  graph_.run([&] {
+    losses_ = {};  // the last step's leave their memory, so that every step finds it alike
+    losses_ = model_.iteration(real_batch(), o_.train);
+  });
 }
 
 std::vector<std::pair<std::string, double>> FastganTrainee::numbers() {

@@ -166,6 +166,29 @@ TEST_CASE("kernel: noise injection and its weight's gradient") {
     }
 }
 
+TEST_CASE("kernel: concatenate and split") {
+  Random random(14);
+  for (const DType t : kFloatTypes)
+    for (const auto& [na, nb] : {std::pair(1, 1), {25, 25}, {100, 100}, {3, 64}, {33, 1}}) {
+      CAPTURE(name_of_type(t));
+      CAPTURE(na);
+      CAPTURE(nb);
+      const Doubles a = random.normals(t, na), b = random.normals(t, nb);
+      Doubles y = a;
+      y.insert(y.end(), b.begin(), b.end());
+      for_each_executor([&, na = na, nb = nb](Run& run) {
+        Buffer &ba = run.in(t, a), &bb = run.in(t, b), &by = run.out(t, na + nb), &oa = run.out(t, na), &ob = run.out(t, nb);
+        KILN_ON(run, concatenate(run.stream(), t, na, ba.data(), nb, bb.data(), by.data()));
+        run.expect_exact("y", by, y);
+        Buffer& dy = run.in(t, y);
+        KILN_ON(run, split(run.stream(), t, na, nullptr, nb, ob.data(), dy.data()));
+        run.expect_exact("b alone", ob, b);
+        KILN_ON(run, split(run.stream(), t, na, oa.data(), nb, nullptr, dy.data()));
+        run.expect_exact("a alone", oa, a);
+      });
+    }
+}
+
 TEST_CASE("kernel: transpose") {
   Random random(13);
   struct Shape {

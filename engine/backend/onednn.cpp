@@ -11,6 +11,7 @@
 #include "engine/backend/onednn.h"
 #include "engine/context.h"
 #include "engine/error.h"
+#include "kernels/exec/log.h"
 #include "kernels/pointwise.h"
 
 namespace kiln::onednn {
@@ -163,6 +164,7 @@ void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Te
   const Plan& p = plan(ConvDirection::forward, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
   if (context().planning) return;
+  note_launch("conv_forward", s, x.dtype(), x.data(), w.data(), y.data(), scratch.data(), best.data());
   memory wm = wrap(p.w_best, best.data());
   if (p.needs_reorder) {
     memory plain = wrap(p.w_plain, w.data());
@@ -186,6 +188,7 @@ void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, c
   const Plan& p = plan(ConvDirection::data, s, dy.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : w;
   if (context().planning) return;
+  note_launch("conv_backward_data", s, dy.dtype(), dy.data(), w.data(), dx.data(), scratch.data(), best.data());
   memory wm = wrap(p.w_best, best.data());
   if (p.needs_reorder) {
     memory plain = wrap(p.w_plain, w.data());
@@ -205,6 +208,7 @@ void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy
   const Plan& p = plan(ConvDirection::weights, s, x.dtype());
   const Tensor scratch = arena_memory(p.scratch), best = p.needs_reorder ? arena_memory(p.w_best) : dw;
   if (context().planning) return;
+  note_launch("conv_backward_weights", s, x.dtype(), x.data(), dy.data(), dw.data(), scratch.data(), best.data());
   memory wm = wrap(p.w_best, best.data());
   p.run.execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(p.x, x.data())},
                                {DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
@@ -233,6 +237,7 @@ void product_bf16(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Tenso
 #endif
   const Tensor scratch = arena_memory(pd.scratchpad_desc());
   if (context().planning) return;
+  note_launch("product_bf16", ta, tb, m, n, k, a.data(), b.data(), c.data(), c.dtype(), scratch.data());
   dnnl::matmul(pd).execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(am, a.data())},
                                           {DNNL_ARG_WEIGHTS, wrap(bm, b.data())},
                                           {DNNL_ARG_DST, wrap(cm, c.data())},
@@ -256,6 +261,7 @@ void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Ten
     fail("oneDNN refused the bf16 matrix product {} x {} x {}: {}", m, n, k, e.what());
   }
   if (context().planning) return;
+  note_launch("matrix_product", ta, tb, m, n, k, a.data(), b.data(), c.data());
   const dnnl::status status = dnnl::sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1.f, a.f32(), ta ? m : k, b.f32(),
                                           tb ? k : n, 0.f, c.f32(), n);
   if (status != dnnl::status::success) fail("oneDNN refused the matrix product {} x {} x {}", m, n, k);

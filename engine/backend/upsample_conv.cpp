@@ -10,6 +10,7 @@
 #include "engine/backend/sgemm.h"
 #include "engine/context.h"
 #include "engine/error.h"
+#include "kernels/exec/log.h"
 
 namespace kiln {
 namespace {
@@ -269,6 +270,7 @@ void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor
   const int64_t blocks = (s.oc + plan.block - 1) / plan.block, per_thread = plan.map_floats + plan.product_floats;
   const Tensor buffers(Shape{threads, per_thread});
   if (context().planning) return;
+  note_launch("upsample_conv_forward", s, x.data(), u.data(), y.data(), buffers.data());
   const float *from = x.f32(), *weight = u.f32();
   float* const to = y.f32();
   const bool split = plan.chunks < 4 * threads;  // deep layers: a task is a chunk and a block of its output channels
@@ -287,6 +289,7 @@ void upsample_conv_backward(const UpsampleShape& s, const Tensor& dy, const Tens
                             const Tensor& du) {
   Booking booking(Work::convolution);
   const BackwardPlan plan(s);
+  if (!context().planning) note_launch("upsample_conv_backward", s, dy.data(), u.data(), x.data(), dx.data(), du.data());
   float *const to_x = dx ? dx.f32() : nullptr, *const to_u = du ? du.f32() : nullptr;
   (plan.groups ? backward_wide : backward_deep)(s, plan, dy.f32(), u ? u.f32() : nullptr, x ? x.f32() : nullptr, to_x, to_u);
 }

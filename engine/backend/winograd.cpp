@@ -10,6 +10,7 @@
 
 #include "engine/backend/sgemm.h"
 #include "engine/context.h"
+#include "kernels/exec/log.h"
 
 namespace kiln {
 namespace {
@@ -133,6 +134,7 @@ void convolve(const WinogradShape& s, const Tensor& from, const Tensor& weights,
   const int64_t shared = deep ? v_floats + m_floats : 0, own = 16 * in + (deep ? 0 : v_floats + m_floats);
   const Tensor buffer(Shape{shared + omp_get_max_threads() * own});
   if (context().planning) return;
+  note_launch(back ? "winograd_backward_data" : "winograd_forward", s, from.data(), weights.data(), to.data(), buffer.data());
   const float *x = from.f32(), *u = weights.f32();
   float *const y = to.f32(), *const memory = buffer.f32();
   const auto multiply = [&](int64_t product, const float* v, int64_t rows, int64_t first, int64_t count, float* m) {
@@ -194,6 +196,7 @@ void winograd_backward_weights(const WinogradShape& s, const Tensor& x, const Te
   const int64_t shared = deep ? v_floats + z_floats : groups * weight, own = 16 * s.c + s.oc + (deep ? 0 : v_floats + z_floats);
   const Tensor buffer(Shape{shared + omp_get_max_threads() * own});
   if (context().planning) return;
+  note_launch("winograd_backward_weights", s, x.data(), dy.data(), du.data(), buffer.data());
   const float *from_x = x.f32(), *from_y = dy.f32();
   float *const to = du.f32(), *const memory = buffer.f32();
   const auto transform = [&](int64_t tile, float* v, float* z, float* patch) {

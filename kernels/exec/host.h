@@ -167,7 +167,7 @@ template <class... P, class... A>
 void launch(const Launch& at, void (*kernel)(P...), A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "the launch has more or fewer arguments than the kernel");
   static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied to the GPU byte by byte");
-  note_launch(__PRETTY_FUNCTION__, at.grid.x, at.grid.y, at.grid.z, at.block.x, at.block.y, at.block.z, at.smem, P(args)...);
+  note_launch(__PRETTY_FUNCTION__, reinterpret_cast<executor::Kernel>(kernel), at.grid.x, at.grid.y, at.grid.z, at.block.x, at.block.y, at.block.z, at.smem, P(args)...);
   using Call = executor::Call<P...>;
   const Call call{kernel, std::tuple<P...>(static_cast<A&&>(args)...)};
   executor::run_grid(at, reinterpret_cast<executor::Kernel>(kernel), Call::run, &call);
