@@ -16,7 +16,7 @@ namespace {
 
 struct Flags {
   RunOptions run;
-  std::string data, out, fit = "crop", device = "auto", recon = "mse", precision = "auto", ema_warmup = "on", resume;
+  std::string data, out, fit = "crop", device = "auto", recon = "mse", precision = "auto", ema_warmup = "on", resume, on_collapse = "warn";
   std::vector<int> background{255, 255, 255};
   bool dry_run = false, no_noise = false, no_sle_64 = false, no_d_gates = false, no_fold = false, no_cache = false;
 };
@@ -49,6 +49,8 @@ void add_flags(CLI::App& app, Flags& f) {
   output(app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->capture_default_str());
   output(app.add_option("--keep", o.keep, "checkpoints to keep, beside the best by distance (0: all)")->capture_default_str());
   output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
+  output(app.add_option("--on-collapse", f.on_collapse, "when training runs away: warn; stop (exit code 3, nothing good overwritten); rewind: back to a checkpoint from before, with other random numbers")->check(CLI::IsMember({"warn", "stop", "rewind"}))->capture_default_str());
+  output(app.add_option("--max-rewinds", o.max_rewinds, "times to go back before it stops")->capture_default_str());
   output(app.add_flag("--dry-run", f.dry_run, "print the parameters and the memory that the run needs, and stop"));
   output(app.add_flag("--profile", o.profile, "print where the time went"));
   const auto training = group("Training");
@@ -107,6 +109,7 @@ void finish(Flags& f, const CLI::App& app) {
     o.background = {uint8_t(f.background[0]), uint8_t(f.background[1]), uint8_t(f.background[2])};
   }
   if (given("--recon")) o.train.recon_power = f.recon == "mse" ? 2 : 1;
+  if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
   if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
   o.train.augment = augment_policy(o.augment);
   if (f.no_noise) o.network.noise = false;
@@ -186,6 +189,11 @@ int main(int argc, char** argv) {
       return 0;
     }
     const RunResult r = train(o);
+    if (!r.collapse.empty()) {
+      fmt::print(stderr, "fastgan_train: stopped: {}; {}\n", r.collapse,
+                 r.checkpoint.empty() ? "no checkpoint is from before" : fmt::format("the last checkpoint from before is {}", r.checkpoint.string()));
+      return 3;
+    }
     fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
     if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
     fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());

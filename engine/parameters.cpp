@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/error.h"
+#include "kernels/loss.h"
 #include "kernels/pointwise.h"
 #include "kernels/step.h"
 
@@ -95,6 +96,17 @@ void ParameterSet::copy_vectors_from(const ParameterSet& other) {
   KILN_ASSERT(vectors.count() == other.vectors.count());
   KILN_RUN(Work::optimiser, scale(stream, DType::f32, vectors.count(), 1.f, other.vectors.data(), vectors.data()));
 }
+
+namespace {
+double norm(const Tensor& x) {
+  const Tensor value(Shape{1}), scratch(Shape{32});
+  KILN_RUN(Work::reduction, square_sum(stream, x.count(), x.f32(), value.f32(), scratch.f32()));
+  return std::sqrt(double(value.item()));
+}
+}  // namespace
+
+double ParameterSet::gradient_norm() const { return norm(grads); }
+double ParameterSet::value_norm() const { return norm(values); }
 
 int64_t ParameterSet::parameter_count() const {
   int64_t n = 0;

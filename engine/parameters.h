@@ -46,6 +46,10 @@ class ParameterSet {
   /// Copies the singular vectors only.
   void copy_vectors_from(const ParameterSet& other);
 
+  /// L2 norms of all gradients, and of all parameters. Wait for the device. Of a trainable set.
+  double gradient_norm() const;
+  double value_norm() const;
+
   int64_t parameter_count() const;  // trainable numbers, without padding
   const std::vector<Entry>& entries() const { return entries_; }
   Tensor tensor(const Entry& e) const;    // the value

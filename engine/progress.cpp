@@ -35,13 +35,14 @@ std::string duration_text(double seconds) {
   return fmt::format("{}s", s);
 }
 
-ProgressLine::ProgressLine() : terminal_(isatty(STDOUT_FILENO) != 0) {}
+ProgressLine::ProgressLine(bool speaks) : speaks_(speaks), terminal_(isatty(STDOUT_FILENO) != 0) {}
 
 ProgressLine::~ProgressLine() {
   if (open_) std::fputc('\n', stdout);
 }
 
 void ProgressLine::show(const std::string& line, bool important) {
+  if (!speaks_) return;
   if (terminal_) {
     const size_t pad = width_ > line.size() ? width_ - line.size() : 0;
     std::fprintf(stdout, "\r%s%*s", line.c_str(), int(pad), "");
@@ -56,6 +57,7 @@ void ProgressLine::show(const std::string& line, bool important) {
 }
 
 void ProgressLine::print(const std::string& line) {
+  if (!speaks_) return;
   if (open_) std::fputc('\n', stdout);
   open_ = false;
   width_ = 0;

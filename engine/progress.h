@@ -18,7 +18,8 @@ std::string duration_text(double seconds);  // "1h02m", "3m20s", "12s"
 
 class ProgressLine {
  public:
-  ProgressLine();
+  /// Without `speaks`, nothing is ever printed.
+  explicit ProgressLine(bool speaks = true);
   /// Shows the line on a terminal; elsewhere prints it if `important` or if ten seconds have passed since the last.
   void show(const std::string& line, bool important = false);
   /// A line that stays: a message between progress lines.
@@ -26,7 +27,7 @@ class ProgressLine {
   ~ProgressLine();
 
  private:
-  bool terminal_, open_ = false;
+  bool speaks_, terminal_, open_ = false;
   size_t width_ = 0;
   Stopwatch since_start_;
   double last_ = -1e9;

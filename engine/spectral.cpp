@@ -1,5 +1,7 @@
 #include "engine/spectral.h"
 
+#include <algorithm>
+
 #include "engine/error.h"
 #include "kernels/pointwise.h"
 
@@ -62,6 +64,7 @@ void SpectralGroup::build() {
   column_tiles_ = to_device(columns);
   row_tiles_ = to_device(rows);
   scratch_ = Tensor(Shape{scratch > 0 ? scratch : 1});
+  sigma_ = zeros(Shape{std::max<int64_t>(1, int64_t(layers.size()))});
   counters_ = zeros(Shape{int64_t(layers.size()) + 1}, DType::i32);
 }
 
@@ -74,6 +77,14 @@ void SpectralGroup::release() {
   for (SpectralWeight* w : weights_) w->normalised = Var();
 }
 
+float SpectralGroup::largest_sigma() const {
+  if (weights_.empty()) return 0;
+  float most = 0;
+  for (const float s : sigma_.to_vector())
+    if (!(s <= most)) most = s;  // keeps what is not a number
+  return most;
+}
+
 void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors) {
   if (weights_.empty()) return;
   release();
@@ -83,6 +94,8 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
   // u and v lie in one flat buffer, each at its own offset of it.
   KILN_RUN(Work::reduction, spectral_normalise(stream, tables(), values.f32(), vectors.f32(), vectors.f32(), iterate, sigma.f32(),
                                                packed.dtype(), packed.data()));
+  // For largest_sigma. A copy: a step's own memory must go back, so that the next one gets the same addresses.
+  KILN_RUN(Work::reduction, scale(stream, DType::f32, sigma.count(), 1.f, sigma.f32(), sigma_.f32()));
   for (size_t i = 0; i < weights_.size(); i++)
     weights_[i]->normalised = Var(packed.slice(packed_offsets_[i], weights_[i]->weight.shape), record);
   if (!record) return;

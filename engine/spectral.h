@@ -42,6 +42,8 @@ class SpectralGroup {
   /// Drops the normalised weights (their memory).
   void release();
   size_t size() const { return weights_.size(); }
+  /// The largest singular value, of all weights, at the last prepare; not a number if one is none. Waits for the device.
+  float largest_sigma() const;
 
  private:
   void build();
@@ -51,7 +53,7 @@ class SpectralGroup {
   std::vector<int64_t> packed_offsets_;
   int64_t packed_count_ = 0;
   int n_column_tiles_ = 0, n_row_tiles_ = 0;
-  Tensor layers_, column_tiles_, row_tiles_, scratch_, counters_;
+  Tensor layers_, column_tiles_, row_tiles_, scratch_, counters_, sigma_;
 };
 
 }  // namespace kiln

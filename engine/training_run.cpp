@@ -14,6 +14,9 @@ using nlohmann::json;
 
 namespace {
 
+/// Pictures that the diversity of samples is measured with.
+constexpr int64_t kDiversityPictures = 64;
+
 RunDirectory open_directory(const RunPlan& plan) {
   RunDirectory d = plan.resume && plan.resume_file.empty() ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
   d.claim();
@@ -40,18 +43,28 @@ std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLin
   return data;
 }
 
-TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), directory_(open_directory(plan_)) { watch_interrupts(); }
+TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), line_(plan_.console), directory_(open_directory(plan_)), rewinds_(plan_.rewinds) {
+  if (plan_.console) watch_interrupts();
+}
 
 void TrainingRun::use_pictures(std::shared_ptr<const Dataset> data) {
   data_ = std::move(data);
   const int side = data_->size();
   if (plan_.metric_every > 0 && data_->count() >= 2)
     reference_ = std::make_unique<SwdReference>([&](int64_t i, uint8_t* to) { data_->read(size_t(i), to); }, int64_t(data_->count()), side, side);
-  std::vector<Picture> reals;
-  for (size_t i = 0; i < data_->count() && int(i) < plan_.grid * plan_.grid; i++) {
-    reals.push_back({side, side, std::vector<uint8_t>(data_->picture_bytes())});
-    data_->read(i, reals.back().rgb.data());
+  const auto picture = [&](size_t i) {
+    Picture p{side, side, std::vector<uint8_t>(data_->picture_bytes())};
+    data_->read(i, p.rgb.data());
+    return p;
+  };
+  if (reference_) {
+    std::vector<Picture> some;
+    for (size_t i = 0, n = std::min(data_->count(), size_t(kDiversityPictures)); i < n; i++)
+      some.push_back(fit_picture(picture(i * data_->count() / n), kDiversitySide, Fit::squash));
+    real_distance_ = mean_pairwise_distance(some);
   }
+  std::vector<Picture> reals;
+  for (size_t i = 0; i < data_->count() && int(i) < plan_.grid * plan_.grid; i++) reals.push_back(picture(i));
   write_png(directory_.path() / "samples" / "real.png", make_grid(reals, plan_.grid, 2));
 }
 
@@ -59,6 +72,9 @@ void TrainingRun::load(Trainee& trainee, const std::filesystem::path& path) {
   const SafetensorsFile file(path);
   if (!file.metadata().contains("config")) fail("{}: not a checkpoint of kiln (it has no configuration)", path.string());
   trainee.load(file);
+  // A run that was killed between a rewind and its next checkpoint has counted it in config.json only.
+  rewinds_ = std::max(rewinds_, file.metadata().contains("rng.stream") ? int(metadata_integer(file, "rng.stream")) : 0);
+  if (rewinds_ != stream_) trainee.use_stream(stream_ = rewinds_);
   step_ = metadata_integer(file, "step");
   best_step_ = metadata_integer(file, "best_step");
   best_distance_ = metadata_number(file, "best_distance");
@@ -82,18 +98,72 @@ void TrainingRun::start(Trainee& trainee) {
       if (plan_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");
     }
     directory_.trim_log(step_);
+    watch_.replay(directory_.path() / "log.jsonl");
   }
   if (step_ >= plan_.steps) fail("{}: the run has done {} steps already; give more with --steps", plan_.out.string(), step_);
   first_step_ = last_report_step_ = step_;
   directory_.write_text("config.json", plan_.config_file + "\n");
 }
 
-/// A network that has diverged must not replace a good checkpoint.
-void TrainingRun::require_finite(Trainee& trainee) const {
-  for (const auto& [key, value] : trainee.numbers())
-    if (!std::isfinite(value))
-      fail("{} is not a number at step {}: training diverged; the last checkpoint in {} is from before. Try a smaller --lr", key, step_,
-           (directory_.path() / "checkpoints").string());
+/// Writes a line of the log and lets the watch look at it.
+void TrainingRun::note(const std::string& line) {
+  directory_.log(line);
+  for (const Warning& w : watch_.look(line)) {
+    line_.print(fmt::format("warning: step {}: {}", w.step, w.text));
+    directory_.log(json{{"step", w.step}, {"rule", w.rule}, {"since", w.since}, {"warning", w.text}}.dump());
+    if (!trouble_ || w.rule == "not_finite" || w.since < trouble_->since) trouble_ = w;
+  }
+}
+
+/// A network that has diverged must not become a checkpoint, whether or not the log has a line of this step.
+void TrainingRun::require_finite(Trainee& trainee) {
+  bool finite = trainee.finite();
+  for (const auto& [key, value] : trainee.numbers()) finite = finite && std::isfinite(value);
+  if (finite || trouble_) return;
+  trouble_ = Warning{"not_finite", step_, step_, "a loss or a weight is not a finite number: training has diverged; try a smaller --lr"};
+  line_.print(fmt::format("warning: step {}: {}", step_, trouble_->text));
+  directory_.log(json{{"step", step_}, {"rule", trouble_->rule}, {"since", step_}, {"warning", trouble_->text}}.dump());
+}
+
+/// Acts on what the watch told; false: give up. What is not finite cannot be trained on, so that a mere warning does not do.
+bool TrainingRun::act(Trainee& trainee) {
+  if (plan_.on_collapse == OnCollapse::rewind) return rewinds_ < plan_.max_rewinds && rewind(trainee);
+  if (plan_.on_collapse == OnCollapse::stop || trouble_->rule == "not_finite") return false;
+  trouble_.reset();
+  return true;
+}
+
+/// Back to the newest checkpoint from before the trouble; those after it are what the trouble made. After a rewind to the same
+/// one, to the one before it, where there is one. False if no checkpoint is from before.
+bool TrainingRun::rewind(Trainee& trainee) {
+  std::optional<int64_t> target, older;
+  for (const int64_t step : directory_.checkpoints()) {
+    if (step >= trouble_->since) continue;
+    older = target;
+    target = step;
+  }
+  if (target && older && *target == rewound_to_) target = older;
+  if (!target) return false;
+  for (const int64_t step : directory_.checkpoints())
+    if (step > *target) std::filesystem::remove(directory_.checkpoint(step));
+  const Warning w = *trouble_;
+  rewinds_++;
+  // Before the load: a kill in between leaves a run that begins the new stream at its newest checkpoint, which is this one.
+  json config = json::parse(plan_.config_file);
+  config["rewinds"] = rewinds_;
+  directory_.write_text("config.json", config.dump(2) + "\n");
+  load(trainee, directory_.checkpoint(*target));
+  directory_.trim_log(step_);
+  const std::string text = fmt::format("at step {}: {}. Went back to step {} with other random numbers (time {} of at most {})", w.step, w.text,
+                                       step_, rewinds_, plan_.max_rewinds);
+  directory_.log(json{{"step", step_}, {"rule", w.rule}, {"since", w.since}, {"rewinds", rewinds_}, {"warning", text}}.dump());
+  line_.print(fmt::format("rewind: back to step {} with other random numbers ({} of at most {})", step_, rewinds_, plan_.max_rewinds));
+  watch_ = Watch();
+  watch_.replay(directory_.path() / "log.jsonl");
+  trouble_.reset();
+  rewound_to_ = saved_step_ = last_report_step_ = step_;
+  measured_step_ = -1;
+  return true;
 }
 
 void TrainingRun::save(Trainee& trainee) {
@@ -109,7 +179,8 @@ void TrainingRun::save(Trainee& trainee) {
   trainee.save(w);
   w.set("config", plan_.config);
   w.set("step", std::to_string(step_));
-  w.set("rng.seed", std::to_string(plan_.seed));  // streams are counted by seed and step: this is all of the random state
+  w.set("rng.stream", std::to_string(rewinds_));
+  w.set("rng.seed", std::to_string(plan_.seed));  // seed, stream and step are all of the random state
   w.set("best_step", std::to_string(best_step_));
   w.set("best_distance", fmt::format("{:.17g}", best_distance_));
   w.set("data", fmt::format("{:016x}", data_->fingerprint()));
@@ -122,6 +193,7 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
   std::vector<Picture> some;  // of the samples from `first` on
   int64_t first = 0;
   const int64_t count = reference_->pictures();
+  std::vector<Picture> compared;
   const SwdResult r = reference_->compare(
       [&](int64_t i, uint8_t* to) {
         if (i >= first + int64_t(some.size())) {
@@ -130,6 +202,7 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
         }
         const Picture& p = some[size_t(i - first)];
         std::copy(p.rgb.begin(), p.rgb.end(), to);
+        if (i < kDiversityPictures) compared.push_back(fit_picture(p, kDiversitySide, Fit::squash));
       },
       count);
   distance_ = r.mean;
@@ -137,8 +210,9 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
   json j{{"step", step_}, {"swd", r.mean}, {"swd_baseline", reference_->baseline().mean}};
   const std::vector<int> levels = reference_->levels();
   for (size_t i = 0; i < levels.size(); i++) j[fmt::format("swd_{}", levels[i])] = r.per_level[i];
+  if (real_distance_ > 0 && compared.size() > 1) j["diversity"] = mean_pairwise_distance(compared) / real_distance_;
   if (at_stop) j["at_stop"] = true;
-  directory_.log(j.dump());
+  note(j.dump());
 }
 
 void TrainingRun::write_grids(Trainee& trainee) {
@@ -157,13 +231,13 @@ void TrainingRun::report(Trainee& trainee, bool log_now, bool important) {
   if (now > last_report_) images_per_second_ = double((step_ - last_report_step_) * plan_.batch) / (now - last_report_);
   last_report_ = now;
   last_report_step_ = step_;
-  require_finite(trainee);
   const size_t memory = context().arena->stats().peak;
   if (log_now) {
     json j{{"step", step_}, {"images", step_ * plan_.batch}, {"seconds", now}, {"images_per_second", images_per_second_},
            {"memory_mb", double(memory) / 1048576.0}};
     for (const auto& [key, value] : trainee.numbers()) j[key] = value;
-    directory_.log(j.dump());
+    for (const auto& [key, value] : trainee.vitals()) j[key] = value;
+    note(j.dump());
   }
   double eta = double(plan_.steps - step_) * plan_.batch / (images_per_second_ > 0 ? images_per_second_ : 1e-9);
   if (plan_.minutes > 0) eta = std::min(eta, plan_.minutes * 60 - clock_.seconds());
@@ -175,14 +249,17 @@ void TrainingRun::report(Trainee& trainee, bool log_now, bool important) {
 
 void TrainingRun::loop(Trainee& trainee) {
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
+  const auto asked_to_end = [&] { return interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60); };
   double last_shown = -1e9;
   bool stop = false;
   while (!stop) {
     const Stopwatch watch;
     trainee.step(step_);
     step_++;
-    stop = interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60) || step_ == plan_.steps;
-    const bool measured = due(plan_.metric_every) && reference_;
+    stop = asked_to_end() || step_ == plan_.steps;
+    if (!trainee.go_on(step_)) stop = true;
+    // A planned checkpoint has its distance; what that tells about a collapse must be known before it is written.
+    const bool measured = (due(plan_.metric_every) || due(plan_.checkpoint_every)) && reference_;
     const bool reported = due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop;
     // Steps are queued on a GPU; the clock is right where something is read from it.
     if (reported || measured || due(plan_.sample_every) || due(plan_.checkpoint_every)) wait_for_device();
@@ -192,15 +269,23 @@ void TrainingRun::loop(Trainee& trainee) {
       report(trainee, due(plan_.log_every), measured || stop);
       last_shown = clock_.seconds();
     }
+    if (due(plan_.checkpoint_every) || stop) require_finite(trainee);
+    if (trouble_) {
+      const int before = rewinds_;
+      if (!act(trainee)) break;
+      if (rewinds_ != before) {
+        stop = asked_to_end();
+        continue;
+      }
+    }
     if (due(plan_.sample_every)) write_grids(trainee);
     if (due(plan_.checkpoint_every)) {
-      require_finite(trainee);
       save(trainee);
       write_page();
     }
   }
   if (grid_step_ != step_) write_grids(trainee);
-  if (saved_step_ != step_) save(trainee);
+  if (saved_step_ != step_ && !trouble_) save(trainee);
   write_page();
 }
 
@@ -242,7 +327,9 @@ RunResult TrainingRun::train(Trainee& trainee) {
   r.distance = distance_;
   r.baseline = reference_ ? reference_->baseline().mean : 0;
   r.grid = directory_.sample(step_);
-  r.checkpoint = directory_.checkpoint(step_);
+  if (trouble_) r.collapse = fmt::format("step {}: {}", trouble_->step, trouble_->text);
+  for (const int64_t step : directory_.checkpoints())
+    if (!trouble_ || step < trouble_->since) r.checkpoint = directory_.checkpoint(step);
   r.peak_bytes = context().arena->stats().peak;
   r.process_bytes = process_memory().peak;
   return r;

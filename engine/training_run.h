@@ -17,6 +17,7 @@
 #include "engine/report.h"
 #include "engine/run_directory.h"
 #include "engine/swd.h"
+#include "engine/watch.h"
 
 namespace kiln {
 
@@ -35,6 +36,10 @@ struct RunPlan {
   std::string config, config_file;  // JSON: in checkpoints, and with paths as config.json
   std::string program;              // in the grids' metadata
   bool profile = false;
+  OnCollapse on_collapse = OnCollapse::warn;
+  int max_rewinds = 3;  // after that many it stops
+  int rewinds = 0;      // so often the run that is resumed went back
+  bool console = true;  // prints to standard output, and saves and ends at SIGINT and SIGTERM; without it: neither
 };
 
 /// A model family's side of a run.
@@ -43,9 +48,18 @@ class Trainee {
   virtual ~Trainee() = default;
   /// One training step. Steps count from 0; random numbers and data depend on nothing but the seed and this number.
   virtual void step(int64_t step) = 0;
+  /// Random numbers and the order of pictures from here on: 0 is the seed's own stream, which a run begins with; after its
+  /// first rewind it takes 1, and so on. What samples show does not depend on it.
+  virtual void use_stream(int stream) = 0;
   /// What the last step reports: keys of log.jsonl and their values. Waits for the device. One that is not finite says that
   /// training diverged.
   virtual std::vector<std::pair<std::string, double>> numbers() = 0;
+  /// More for lines of the log, which the watch reads (engine/watch.h): singular values, gradient norms. Costs more.
+  virtual std::vector<std::pair<std::string, double>> vitals() = 0;
+  /// Whether all weights are finite: asked before a checkpoint.
+  virtual bool finite() = 0;
+  /// After every step; false: save and end.
+  virtual bool go_on(int64_t /*steps_done*/) { return true; }
   /// The same for people: the middle of the progress line.
   virtual std::string summary() = 0;
   /// Samples first .. first + n - 1 of the same endless row at every call, as far as one forward takes: [m, h, w, 3] on
@@ -65,6 +79,7 @@ struct RunResult {
   std::filesystem::path grid, checkpoint;
   size_t peak_bytes = 0;     // of tensors
   size_t process_bytes = 0;  // of the whole process: its resident memory at the peak
+  std::string collapse;  // why training was given up; empty if it was not. `checkpoint` is then the last from before, or empty
 };
 
 /// Reads a folder of pictures, with progress, and prints what was skipped and why. Throws kiln::Error, also at Ctrl-C.
@@ -93,7 +108,10 @@ class TrainingRun {
   void measure(Trainee& trainee, bool at_stop = false);
   void write_grids(Trainee& trainee);
   void report(Trainee& trainee, bool log_now, bool important);
-  void require_finite(Trainee& trainee) const;
+  void note(const std::string& line);
+  void require_finite(Trainee& trainee);
+  bool act(Trainee& trainee);
+  bool rewind(Trainee& trainee);
   void loop(Trainee& trainee);
   void print_profile();
   void write_page();
@@ -108,6 +126,11 @@ class TrainingRun {
   int64_t step_ = 0, first_step_ = 0, measured_step_ = -1, saved_step_ = -1, grid_step_ = -1, best_step_ = -1, last_report_step_ = 0;
   double seconds_training_ = 0, last_report_ = 0, images_per_second_ = 0;
   double distance_ = 0, best_distance_ = -1;
+  Watch watch_;
+  std::optional<Warning> trouble_;  // what the watch told and nobody has acted on
+  int rewinds_ = 0, stream_ = 0;    // times that the run went back; the stream that the trainee uses
+  int64_t rewound_to_ = -1;
+  double real_distance_ = 0;  // between real pictures
 };
 
 }  // namespace kiln

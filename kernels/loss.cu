@@ -57,6 +57,15 @@ struct Difference {
   }
 };
 
+struct Square {
+  const float* x;
+  template <int P>
+  KILN_HD void operator()(int64_t, int64_t i, Sums<1, P>& acc) const {
+    const Pack<P> v = load<P>(x + i);
+    acc.s[0] += v * v;
+  }
+};
+
 template <class T, int Power>
 struct DifferenceBackward {
   const T *x, *y;
@@ -119,6 +128,10 @@ void difference_loss(Stream stream, DType t, int64_t n, int64_t per_picture, int
     else
       segment_sums<T, 1>(stream, 1, n * per_picture, Difference<T, 1>{(const T*)x, (const T*)y, w}, value, scratch);
   });
+}
+
+void square_sum(Stream stream, int64_t n, const float* x, float* value, float* scratch) {
+  segment_sums<float, 1>(stream, 1, n, Square{x}, value, scratch);
 }
 
 void difference_backward(Stream stream, DType t, int64_t n, int64_t per_picture, int power, const void* x, const void* y,

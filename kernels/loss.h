@@ -13,6 +13,8 @@ KILN_KERNEL_API(
     /// value = sum over pictures of mean over a picture of |x - y|^power (power 1 or 2). scratch: 32 floats.
     void difference_loss(Stream stream, DType t, int64_t n, int64_t per_picture, int power, const void* x, const void* y,
                          float* value, float* scratch);
+    /// value = sum of x[i]^2. scratch: 32 floats.
+    void square_sum(Stream stream, int64_t n, const float* x, float* value, float* scratch);
     /// dx = seed * d difference_loss / dx; seed is one number in device memory.
     void difference_backward(Stream stream, DType t, int64_t n, int64_t per_picture, int power, const void* x, const void* y,
                              const float* seed, void* dx);

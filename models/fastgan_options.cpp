@@ -75,6 +75,9 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["tf32"] = o.library.tf32;
     j["deterministic"] = o.library.deterministic;
     j["autotune"] = o.library.autotune;
+    j["on_collapse"] = name_of(o.on_collapse);
+    j["max_rewinds"] = o.max_rewinds;
+    j["rewinds"] = o.rewinds;
   }
   return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
@@ -125,6 +128,11 @@ RunOptions from_json(const std::string& text, const std::string& source) {
       o.keep = j.at("keep");
       o.grid = j.at("grid");
       o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
+      if (j.contains("on_collapse")) {  // older runs have none
+        o.on_collapse = on_collapse_from_name(j.at("on_collapse").get<std::string>());
+        o.max_rewinds = j.at("max_rewinds");
+        o.rewinds = j.at("rewinds");
+      }
       if (j.contains("commands")) o.commands = j.at("commands").get<std::vector<std::string>>();
       o.library = {j.value("tf32", false), j.value("deterministic", false), j.value("autotune", false)};
     }
@@ -157,6 +165,7 @@ void check(const RunOptions& o) {
   range("--checkpoint-every", double(o.checkpoint_every), 1, 1e9);
   range("--keep", o.keep, 0, 1e6);
   range("--grid", o.grid, 1, 64);
+  range("--max-rewinds", o.max_rewinds, 0, 1000);
   range("--threads", o.threads, 0, 4096);
   range("--memory", o.memory_gb, 0, 1e5);
   range("--picture-memory", o.picture_memory_gb, 0, 1e5);

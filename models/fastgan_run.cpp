@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include <cmath>
+
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "engine/picture_source.h"
@@ -19,14 +21,16 @@ constexpr uint64_t kSampleSeed = 0x5A4D504C45ull;
 class FastganTrainee : public Trainee {
  public:
   FastganTrainee(const RunOptions& o, std::shared_ptr<const Dataset> data)
-      : o_(o), random_(std::make_shared<Philox>(o.seed)), sampler_(std::make_shared<Philox>(o.seed ^ kSampleSeed)), model_(o.network),
-        source_(std::move(data), o.seed, o.batch) {
-    context().random = random_;
-    random_->keep_step_in(model_.memory.step());
+      : o_(o), data_(std::move(data)), sampler_(std::make_shared<Philox>(o.seed ^ kSampleSeed)), model_(o.network) {
+    use_stream(0);
   }
 
   void step(int64_t step) override;
+  void use_stream(int stream) override;
   std::vector<std::pair<std::string, double>> numbers() override;
+  std::vector<std::pair<std::string, double>> vitals() override;
+  bool finite() override { return std::isfinite(model_.g_params.value_norm()) && std::isfinite(model_.d_params.value_norm()); }
+  bool go_on(int64_t steps_done) override;
   std::string summary() override;
   Tensor sample(int64_t first, int64_t n) override;
   void write_sheets(const RunDirectory& directory, int64_t step) override;
@@ -39,13 +43,25 @@ class FastganTrainee : public Trainee {
   std::vector<Tensor> real_batch();
 
   const RunOptions& o_;
+  std::shared_ptr<const Dataset> data_;
   std::shared_ptr<Philox> random_, sampler_;
   Model model_;
-  PictureSource source_;
+  std::unique_ptr<PictureSource> source_;
   StepGraph graph_;
   Losses losses_;  // of the last step: read only where a report is due
   int64_t next_step_ = -1;  // what the model's memory holds
 };
+
+void FastganTrainee::use_stream(int stream) {
+  const uint64_t seed = o_.seed + uint64_t(stream) * 0x9E3779B97F4A7C15ull;
+  random_ = std::make_shared<Philox>(seed);
+  random_->keep_step_in(model_.memory.step());
+  context().random = random_;
+  graph_.reset();  // the seed is an argument of its launches
+  next_step_ = -1;
+  source_.reset();  // first: the set need not fit in memory twice
+  source_ = std::make_unique<PictureSource>(data_, seed, o_.batch);
+}
 
 void FastganTrainee::load(const SafetensorsFile& file) {
   const std::string path = file.path();
@@ -96,7 +112,7 @@ std::vector<Tensor> FastganTrainee::real_batch() {
   for (int64_t first = 0; first < o_.batch; first += n) {
     random_->set_first_sample(first);
     const Tensor flips = random_->uniform("flip", Shape{n, 1}), uniforms = random_->uniform("augment.real", Shape{n, kAugmentUniforms});
-    parts.push_back(source_.gather(first, n, flips, float(o_.flip), p, uniforms));
+    parts.push_back(source_->gather(first, n, flips, float(o_.flip), p, uniforms));
   }
   random_->set_first_sample(0);
   return parts;
@@ -105,7 +121,7 @@ std::vector<Tensor> FastganTrainee::real_batch() {
 void FastganTrainee::step(int64_t step) {
   if (step != next_step_) random_->set_step(uint64_t(step));
   next_step_ = step + 1;
-  source_.start(step);
+  source_->start(step);
   graph_.run([&] {
     losses_ = {};  // the last step's leave their memory, so that every step finds it alike
     losses_ = model_.iteration(real_batch(), o_.train);
@@ -126,6 +142,18 @@ std::vector<std::pair<std::string, double>> FastganTrainee::numbers() {
   return all;
 }
 
+std::vector<std::pair<std::string, double>> FastganTrainee::vitals() {
+  return {{"sigma_g", model_.largest_sigma_g()}, {"sigma_d", model_.largest_sigma_d()},
+          {"gradient_g", model_.g_params.gradient_norm()}, {"gradient_d", model_.d_params.gradient_norm()}};
+}
+
+bool FastganTrainee::go_on(int64_t steps_done) {
+  if (!o_.on_step) return true;
+  const Losses& l = losses_;
+  return o_.on_step({steps_done, l.d_real.item(), l.d_fake.item(), l.g.item(), l.recon_all.item(), l.recon_small.item(), l.recon_part.item(),
+                     l.logit_real.item(), l.logit_fake.item()});
+}
+
 std::string FastganTrainee::summary() {
   const Losses& l = losses_;
   return fmt::format("D(real) {:+.2f} D(fake) {:+.2f}  loss D {:.2f}+{:.2f} G {:+.2f} rec {:.2f}+{:.2f}+{:.2f}", l.logit_real.item(),
@@ -143,8 +171,8 @@ void FastganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
   // The first pictures of the set, unchanged: the same in every sheet.
   const int n = o_.batch / o_.accumulate;
   std::vector<int32_t> index(static_cast<size_t>(n));
-  for (int i = 0; i < n; i++) index[size_t(i)] = int32_t(size_t(i) % source_.data().count());
-  const ReconstructionSheet s = model_.reconstruct(source_.pictures(index));
+  for (int i = 0; i < n; i++) index[size_t(i)] = int32_t(size_t(i) % data_->count());
+  const ReconstructionSheet s = model_.reconstruct(source_->pictures(index));
   std::vector<Picture> all;
   for (const Tensor& t : {s.real, s.all, s.small, s.part_target, s.part}) {
     std::vector<Picture> row = to_pictures(t);
@@ -173,6 +201,10 @@ RunPlan plan_of(const RunOptions& o) {
   p.config_file = to_json(o, true);
   p.program = "fastgan_train";
   p.profile = o.profile;
+  p.on_collapse = o.on_collapse;
+  p.max_rewinds = o.max_rewinds;
+  p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
+  p.console = o.console;
   return p;
 }
 

@@ -12,6 +12,13 @@
 
 namespace kiln::fastgan {
 
+/// What a step did, for RunOptions::on_step.
+struct StepReport {
+  int64_t step = 0;  // done, this one included
+  float loss_d_real = 0, loss_d_fake = 0, loss_g = 0, recon_all = 0, recon_small = 0, recon_part = 0;
+  float logit_real = 0, logit_fake = 0;
+};
+
 struct RunOptions {
   // Data
   std::filesystem::path data;
@@ -28,6 +35,9 @@ struct RunOptions {
   int64_t steps = 50000;
   double minutes = 0;  // stop by the clock; 0: never
   uint64_t seed = 0;
+  OnCollapse on_collapse = OnCollapse::warn;
+  int max_rewinds = 3;  // after that many it stops
+  int rewinds = 0;      // the run went back so often: it picks the random stream of all draws. Kept by the run itself
   // Output
   std::filesystem::path out;
   bool resume = false;
@@ -44,6 +54,9 @@ struct RunOptions {
   double memory_gb = 0;  // of tensors; 0: no limit
   double picture_memory_gb = 0;  // of decoded pictures, a larger set streams; 0: default_picture_memory()
   bool profile = false;
+  // Inside another program
+  bool console = true;  // prints to standard output, and saves and ends at SIGINT and SIGTERM; without it: neither
+  std::function<bool(const StepReport&)> on_step;  // after every step, on the thread that trains; false: save and end
 };
 
 /// color, translation, cutout, separated by commas, or none. Throws kiln::Error for any other word.
@@ -60,7 +73,7 @@ void check(const RunOptions& o);
 /// How a run reads its pictures.
 DatasetOptions dataset_options(const RunOptions& o);
 
-/// Trains. Prints progress to standard output. Needs no current context: it makes its own. Throws kiln::Error.
+/// Trains. Needs no current context: it makes its own. Throws kiln::Error.
 RunResult train(const RunOptions& o);
 
 /// Prints the table of parameters and the memory that the run will need, without allocating or computing anything of it.

@@ -1,5 +1,6 @@
 // FastGAN's training iteration, and sampling from the averaged generator.
 #pragma once
+#include <algorithm>
 #include <memory>
 
 #include "engine/step_memory.h"
@@ -53,6 +54,10 @@ class Model {
   /// Pictures of the averaged generator, in evaluation mode, from z [n, nz]: the big ones [n, R, R, 3], not clamped. Noise is
   /// context().random's.
   Tensor sample(const Tensor& z);
+
+  /// The largest singular value of any layer of G, and of D with its decoders, at their last forward.
+  float largest_sigma_g() const { return g_spectral_.largest_sigma(); }
+  float largest_sigma_d() const { return std::max(d_spectral_.largest_sigma(), decoder_spectral_.largest_sigma()); }
 
   const Config config;
   Generator g, g_average;

@@ -152,3 +152,18 @@ TEST_CASE("kernel: difference loss and its gradient") {
         });
       }
 }
+
+TEST_CASE("kernel: sum of squares") {
+  Random random(34);
+  for (const int64_t n : {int64_t(1), int64_t(7), int64_t(1000), int64_t(70001)}) {
+    CAPTURE(n);
+    const Doubles x = random.normals(DType::f32, n);
+    Sum value;
+    for (const double v : x) value += v * v;
+    for_each_executor([&](Run& run) {
+      Buffer &bx = run.in(DType::f32, x), &bv = run.out(DType::f32, 1), &scratch = run.scratch(32);
+      KILN_ON(run, square_sum(run.stream(), n, bx.f32(), bv.f32(), scratch.f32()));
+      run.expect("value", bv, Sums{value}, 1.5e-5);
+    });
+  }
+}
