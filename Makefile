@@ -5,10 +5,11 @@ CMAKE_FLAGS ?=
 # Looked up when it is used: `make packages` may have installed ninja by then. A folder keeps the generator that it has.
 GENERATOR = $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 DEMO_MINUTES ?= 5
+PREFIX ?= /usr/local
 
 PYTHON ?= python3
 
-.PHONY: all demo test bench sanitize configure packages format clean help
+.PHONY: all install demo test bench sanitize sanitize-threads configure packages format clean help
 
 all: configure ## build the programs into this folder
 	@cmake --build $(BUILD) -j $(JOBS) --target programs
@@ -22,6 +23,11 @@ configure: packages
 packages: ## install what is missing from the distribution (or print the line to run)
 	@scripts/install_packages.sh
 
+install: configure ## programs, library, headers, CMake package and pkg-config file under PREFIX (/usr/local)
+	@cmake --build $(BUILD) -j $(JOBS) --target programs kiln
+	@cmake --install $(BUILD) --prefix "$(PREFIX)" >$(BUILD)/install.log || { cat $(BUILD)/install.log; exit 2; }
+	@echo "installed under $(PREFIX)"
+
 demo: ## install, build, get sample pictures, train five minutes, show where the results are
 	@scripts/demo.sh $(DEMO_MINUTES)
 
@@ -34,6 +40,11 @@ sanitize: packages ## the executor's and kernels' tests under AddressSanitizer a
 	@cmake --build $(BUILD)-asan -j $(JOBS) --target sanitized_tests
 	@cd $(BUILD)-asan && ctest --output-on-failure -L sanitize
 
+sanitize-threads: packages ## two trainings and two generators at once under ThreadSanitizer
+	@$(MAKE) --no-print-directory configure BUILD=$(BUILD)-tsan CMAKE_FLAGS="-DKILN_SANITIZE=thread -DKILN_CUDA=OFF -DKILN_BIN=$(CURDIR)/$(BUILD)-tsan/bin -DCMAKE_BUILD_TYPE=Sanitize"
+	@cmake --build $(BUILD)-tsan -j $(JOBS) --target threads_test
+	@cd $(BUILD)-tsan && ctest --output-on-failure -R '^threads$$'
+
 bench: configure ## FastGAN's training step beside PyTorch's (PYTHON=: one that has torch)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
 	@$(PYTHON) bench/fastgan_bench.py
@@ -42,7 +53,7 @@ format: ## clang-format over all sources
 	@git ls-files '*.h' '*.cpp' '*.cu' | xargs clang-format -i
 
 clean: ## remove the builds
-	@rm -rf $(BUILD) $(BUILD)-asan build-demo
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-demo
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -7,6 +7,7 @@
 #include <dnnl.hpp>
 #include <map>
 #include <tuple>
+#include <unordered_map>
 
 #include "engine/backend/onednn.h"
 #include "engine/context.h"
@@ -33,6 +34,16 @@ dnnl::engine& cpu() {
 dnnl::stream& cpu_stream() {
   static thread_local dnnl::stream s(cpu());
   return s;
+}
+
+/// Runs a primitive. What oneDNN refuses (no memory for its scratch space) becomes kiln's own error.
+template <class Primitive>
+void execute(const Primitive& primitive, const std::unordered_map<int, dnnl::memory>& arguments) {
+  try {
+    primitive.execute(cpu_stream(), arguments);
+  } catch (const dnnl::error& e) {
+    fail("oneDNN could not compute: {}; is there enough memory? A smaller --batch needs less", e.what());
+  }
 }
 
 memory::data_type type_of(DType t) {
@@ -168,12 +179,12 @@ void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Te
   memory wm = wrap(p.w_best, best.data());
   if (p.needs_reorder) {
     memory plain = wrap(p.w_plain, w.data());
-    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
+    execute(p.reorder, {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
   }
-  p.run.execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(p.x, x.data())},
-                               {DNNL_ARG_WEIGHTS, wm},
-                               {DNNL_ARG_DST, wrap(p.y, y.data())},
-                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  execute(p.run, {{DNNL_ARG_SRC, wrap(p.x, x.data())},
+                  {DNNL_ARG_WEIGHTS, wm},
+                  {DNNL_ARG_DST, wrap(p.y, y.data())},
+                  {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
   cpu_stream().wait();
 }
 
@@ -192,12 +203,12 @@ void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, c
   memory wm = wrap(p.w_best, best.data());
   if (p.needs_reorder) {
     memory plain = wrap(p.w_plain, w.data());
-    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
+    execute(p.reorder, {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, wm}});
   }
-  p.run.execute(cpu_stream(), {{DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
-                               {DNNL_ARG_WEIGHTS, wm},
-                               {DNNL_ARG_DIFF_SRC, wrap(p.x, dx.data())},
-                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  execute(p.run, {{DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
+                  {DNNL_ARG_WEIGHTS, wm},
+                  {DNNL_ARG_DIFF_SRC, wrap(p.x, dx.data())},
+                  {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
   cpu_stream().wait();
 }
 
@@ -210,13 +221,13 @@ void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy
   if (context().planning) return;
   note_launch("conv_backward_weights", s, x.dtype(), x.data(), dy.data(), dw.data(), scratch.data(), best.data());
   memory wm = wrap(p.w_best, best.data());
-  p.run.execute(cpu_stream(), {{DNNL_ARG_SRC, wrap(p.x, x.data())},
-                               {DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
-                               {DNNL_ARG_DIFF_WEIGHTS, wm},
-                               {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
+  execute(p.run, {{DNNL_ARG_SRC, wrap(p.x, x.data())},
+                  {DNNL_ARG_DIFF_DST, wrap(p.y, dy.data())},
+                  {DNNL_ARG_DIFF_WEIGHTS, wm},
+                  {DNNL_ARG_SCRATCHPAD, wrap(p.scratch, scratch.data())}});
   if (p.needs_reorder) {
     memory plain = wrap(p.w_plain, dw.data());
-    p.reorder.execute(cpu_stream(), {{DNNL_ARG_FROM, wm}, {DNNL_ARG_TO, plain}});
+    execute(p.reorder, {{DNNL_ARG_FROM, wm}, {DNNL_ARG_TO, plain}});
   }
   cpu_stream().wait();
 }
