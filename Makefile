@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 
 PYTHON ?= python3
 
-.PHONY: all install demo test bench sanitize sanitize-threads configure packages format clean help
+.PHONY: all install demo test bench bench-kernels count-table ptxas-table gpu-deps gpu-check sanitize sanitize-threads configure packages format clean help
 
 all: configure ## build the programs into this folder
 	@cmake --build $(BUILD) -j $(JOBS) --target programs
@@ -48,6 +48,26 @@ sanitize-threads: packages ## two trainings and two generators at once under Thr
 bench: configure ## FastGAN's training step beside PyTorch's (PYTHON=: one that has torch)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
 	@$(PYTHON) bench/fastgan_bench.py
+
+bench-kernels: configure ## check and time every fused kernel (docs/kernels.md)
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_kernels
+	@./bench_kernels
+
+count-table: configure ## write the counted tables of docs/gpu.md anew
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
+	@$(PYTHON) scripts/gpu_tables.py count
+
+ptxas-table: configure ## write the table of registers in docs/gpu.md anew (needs nvcc)
+	@cmake --build $(BUILD) -j $(JOBS) --target kiln_kernels_gpu
+	@$(PYTHON) scripts/gpu_tables.py ptxas $(BUILD)
+
+gpu-deps: ## download the packages that a bare GPU machine needs (DEPS=folder, SOURCES=apt sources of another release)
+	@test -n "$(DEPS)" || { echo "gpu-deps: name a folder: make gpu-deps DEPS=folder" >&2; exit 2; }
+	@scripts/gpu_deps.sh "$(DEPS)" "$(SOURCES)"
+
+gpu-check: ## all that a GPU must show, into one report (OUT=folder, DEPS=folder of packages, PART=one part, DATA=pictures)
+	@test -n "$(OUT)" || { echo "gpu-check: name a folder for the report: make gpu-check OUT=folder" >&2; exit 2; }
+	@$(PYTHON) scripts/gpu_check.py --out "$(OUT)" $(if $(DEPS),--deps "$(DEPS)") $(foreach p,$(PART),--part $(p)) $(if $(DATA),--data "$(DATA)")
 
 format: ## clang-format over all sources
 	@git ls-files '*.h' '*.cpp' '*.cu' | xargs clang-format -i

@@ -10,6 +10,7 @@
 
 #include "engine/arena.h"
 #include "engine/tensor.h"
+#include "kernels/traffic.h"
 
 namespace kiln {
 
@@ -48,12 +49,14 @@ struct Context {
   Profile profile;
   LibraryOptions library;
   std::vector<ConvCall>* conv_calls = nullptr;  // where convolutions are noted, if anybody wants to know
+  std::vector<Moved>* counts = nullptr;  // where every launcher's bytes are noted, in planning too; null: nowhere
 
   // Modes, changed for a scope by the guards below.
   Tape* tape = nullptr;      // where ops record; null records nothing
   bool training = true;      // batch norm uses and updates batch statistics; spectral norm iterates
   bool weights_frozen = false;  // parameters enter as constants: no weight gradients
   bool capturing = false;  // inside of a captured step (StepGraph): nothing goes to or comes from the host
+  bool cpu_products = true;  // a CPU has ways of its own for some f32 convolutions; without, all are its library's, as on a GPU
   DType storage = DType::f32;  // of activations and of the weights that convolutions read; parameters stay f32
 };
 
@@ -63,6 +66,11 @@ Context& context();
 /// Waits until the current context's device has done what it was given; on a CPU it always has. Errors are left for the next
 /// call to report.
 void wait_for_device() noexcept;
+
+/// Notes a call that is not a kernel's launcher, a library's or one of products of our own, where somebody counts.
+inline void count_call(const Moved& m) {
+  if (context().counts) context().counts->push_back(m);
+}
 
 /// Makes a context current for a scope.
 class UseContext {
@@ -110,11 +118,22 @@ class Booking {
 
 }  // namespace kiln
 
+/// Notes what a kernel launcher moves, where somebody counts.
+#define KILN_COUNT(...)                                               \
+  do {                                                                \
+    if (::kiln::context().counts) {                                   \
+      const ::kiln::NoteTraffic noting_(*::kiln::context().counts);   \
+      const ::kiln::Stream stream = nullptr;                          \
+      ::kiln::traffic::__VA_ARGS__;                                   \
+    }                                                                 \
+  } while (0)
+
 /// Runs a kernel launcher on the current context's executor: KILN_RUN(Work::pointwise, fill(stream, ...)). In planning mode
 /// nothing runs.
 #if KILN_WITH_CUDA
 #define KILN_RUN(work, ...)                           \
   do {                                                \
+    KILN_COUNT(__VA_ARGS__);                          \
     if (::kiln::context().planning) break;            \
     ::kiln::Booking booking_(work);                   \
     const ::kiln::Stream stream = ::kiln::context().stream; \
@@ -126,6 +145,7 @@ class Booking {
 #else
 #define KILN_RUN(work, ...)                           \
   do {                                                \
+    KILN_COUNT(__VA_ARGS__);                          \
     if (::kiln::context().planning) break;            \
     ::kiln::Booking booking_(work);                   \
     const ::kiln::Stream stream = ::kiln::context().stream; \

@@ -10,6 +10,11 @@
 namespace kiln {
 namespace {
 
+/// True where the CPU has its own ways, beside its library's.
+bool own_products(const Var& x) {
+  return context().device == Device::cpu && context().cpu_products && x.value.dtype() == DType::f32;
+}
+
 /// The convolution whose adjoint maps x [n, h, w, c] to y [n, oh, ow, oc] with weight [oc, kh, kw, c].
 ConvShape adjoint_shape(const Shape& x, const Shape& w, int stride, int pad) {
   const int64_t oh = (x[1] - 1) * stride - 2 * pad + w[1], ow = (x[2] - 1) * stride - 2 * pad + w[2];
@@ -101,7 +106,7 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   KILN_ASSERT(xs.rank() == 4 && ws.rank() == 4 && ws[3] == xs[3]);
   const ConvShape s{xs[0], xs[1], xs[2], xs[3], (xs[1] + 2 * pad - ws[1]) / stride + 1, (xs[2] + 2 * pad - ws[2]) / stride + 1,
                     ws[0], int(ws[1]), int(ws[2]), stride, pad, false};
-  if (ws[1] == 3 && ws[2] == 3 && stride == 1 && pad == 1 && context().device == Device::cpu && x.value.dtype() == DType::f32) {
+  if (ws[1] == 3 && ws[2] == 3 && stride == 1 && pad == 1 && own_products(x)) {
     const WinogradShape winograd{s.n, s.h, s.w, s.c, s.oc};
     if (winograd.wins()) return conv_by_winograd(winograd, x, weight);
   }
@@ -133,7 +138,7 @@ Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad) { ret
 Var upsample_conv3x3(const Var& x, const Var& weight) {
   const Shape ws = weight.shape();
   KILN_ASSERT(ws[1] == 3 && ws[2] == 3 && ws[3] == x.shape()[3]);
-  if (context().device == Device::cpu && x.value.dtype() == DType::f32) return upsample_in_products(x, weight);
+  if (own_products(x)) return upsample_in_products(x, weight);
   const bool record = recording({&weight});
   const DType t = weight.value.dtype();
   Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}, t), record);

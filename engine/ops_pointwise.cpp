@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "engine/error.h"
 #include "engine/ops.h"
 #include "kernels/gate.h"
@@ -124,7 +126,7 @@ namespace {
 template <class Forward, class Backward>
 Var resize(const Var& x, int64_t h, int64_t w, Forward forward, Backward backward) {
   const Shape xs = x.shape();
-  KILN_ASSERT(xs.rank() == 4);
+  KILN_ASSERT(xs.rank() == 4 && std::max({xs[1], xs[2], h, w}) <= kLargestSide);
   const ResizeShape s{xs[0], int(xs[1]), int(xs[2]), int(h), int(w), int(xs[3])};
   const bool record = recording({&x});
   const DType t = x.value.dtype();

@@ -47,6 +47,7 @@ void SpectralGroup::build() {
     l.row_chunks = (l.rows + kSpectralRows - 1) / kSpectralRows;
     packed_offsets_.push_back(packed);
     packed += aligned(w.weight.shape.count());
+    element_count_ += w.weight.shape.count();
     const int64_t need = int64_t(l.row_chunks) * l.cols;
     scratch += aligned(need > l.rows ? need : l.rows);
     const int32_t column_blocks = (l.cols + kSpectralCols - 1) / kSpectralCols;
@@ -70,7 +71,8 @@ void SpectralGroup::build() {
 
 SpectralTables SpectralGroup::tables() const {
   return {layers_.as<SpectralLayer>(), column_tiles_.as<SpectralTile>(), row_tiles_.as<SpectralTile>(), int32_t(weights_.size()),
-          n_column_tiles_,             n_row_tiles_,                     scratch_.f32(),                counters_.as<int32_t>()};
+          n_column_tiles_,             n_row_tiles_,                     scratch_.f32(),                counters_.as<int32_t>(),
+          element_count_};
 }
 
 void SpectralGroup::release() {

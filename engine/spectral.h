@@ -44,14 +44,16 @@ class SpectralGroup {
   size_t size() const { return weights_.size(); }
   /// The largest singular value, of all weights, at the last prepare; not a number if one is none. Waits for the device.
   float largest_sigma() const;
+  /// What the kernels take, and the floats that all normalised weights take; for benchmarks.
+  SpectralTables tables() const;
+  int64_t packed_count() const { return packed_count_; }
 
  private:
   void build();
-  SpectralTables tables() const;
 
   std::vector<SpectralWeight*> weights_;
   std::vector<int64_t> packed_offsets_;
-  int64_t packed_count_ = 0;
+  int64_t packed_count_ = 0, element_count_ = 0;
   int n_column_tiles_ = 0, n_row_tiles_ = 0;
   Tensor layers_, column_tiles_, row_tiles_, scratch_, counters_, sigma_;
 };

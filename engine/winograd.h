@@ -15,6 +15,7 @@ struct WinogradShape {
   int64_t n, h, w, c, oc;
   int64_t tiles() const { return n * ((h + 1) / 2) * ((w + 1) / 2); }
   int64_t products_count() const { return 16 * oc * c; }  // numbers in the transformed weight
+  double flops() const { return 2.0 * 16 * double(tiles()) * double(c) * double(oc); }  // of the products
   /// True where this way beats oneDNN's direct one.
   bool wins() const;
 };

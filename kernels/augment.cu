@@ -86,7 +86,7 @@ struct FromBytes {
   KILN_HD float mean(int64_t n) const { return byte_means ? byte_means[index[n]] : 0.f; }
 };
 
-/// One line of an output picture: the parameters are drawn once for all of it.
+/// A line of an output picture, or every step-th column of it: the parameters are drawn once for all of them.
 template <class T, class Source>
 struct Forward {
   AugmentShape s;
@@ -94,13 +94,12 @@ struct Forward {
   Source source;
   const float* u;
   T* y;
-  KILN_HD void operator()(int64_t line) const {
-    const int64_t n = line / s.h;
-    const int i = int(line % s.h);
+  KILN_HD void operator()(int line, int first, int step) const {
+    const int n = line / s.h, i = line - n * s.h;
     const Drawn d = draw(s, p, u + n * kAugmentUniforms);
     const float m = source.mean(n) + d.brightness;
     const int si = i + d.shift_y;
-    for (int j = 0; j < s.w; j++) {
+    for (int j = first; j < s.w; j += step) {
       float v[3] = {0.f, 0.f, 0.f};
       const int sj = j + d.shift_x;
       if (si >= 0 && si < s.h && sj >= 0 && sj < s.w && !is_cut(d, i, j)) {
@@ -111,7 +110,7 @@ struct Forward {
         else
           for (int c = 0; c < 3; c++) v[c] = in[c];
       }
-      T* o = y + (line * s.w + j) * 3;
+      T* o = y + (int64_t(line) * s.w + j) * 3;
       for (int c = 0; c < 3; c++) o[c] = from_float<T>(v[c]);
     }
   }
@@ -122,13 +121,12 @@ struct Plain {
   AugmentShape s;
   Source source;
   T* y;
-  KILN_HD void operator()(int64_t line) const {
-    const int64_t n = line / s.h;
-    const int i = int(line % s.h);
-    for (int j = 0; j < s.w; j++) {
+  KILN_HD void operator()(int line, int first, int step) const {
+    const int n = line / s.h, i = line - n * s.h;
+    for (int j = first; j < s.w; j += step) {
       float v[3];
       source.read(n, i, j, v);
-      T* o = y + (line * s.w + j) * 3;
+      T* o = y + (int64_t(line) * s.w + j) * 3;
       for (int c = 0; c < 3; c++) o[c] = from_float<T>(v[c]);
     }
   }
@@ -156,7 +154,7 @@ struct IncomingSum {
     float total = 0;
     for (int k = 0; k < P; k++) {
       float g[3];
-      incoming(s, d, dy, n, int((i + k) / s.w), int((i + k) % s.w), g);
+      incoming(s, d, dy, n, int(i + k) / s.w, int(i + k) % s.w, g);
       total += g[0] + g[1] + g[2];
     }
     Pack<P> t(0.f);
@@ -177,12 +175,11 @@ struct Backward {
   const T* dy;
   const float* gsum;
   T* dx;
-  KILN_HD void operator()(int64_t line) const {
-    const int64_t n = line / s.h;
-    const int i = int(line % s.h);
+  KILN_HD void operator()(int line, int first, int step) const {
+    const int n = line / s.h, i = line - n * s.h;
     const Drawn d = draw(s, p, u + n * kAugmentUniforms);
     const float mean_g = p.color ? gsum[n] / (3.0f * float(s.h) * float(s.w)) : 0.f;
-    for (int j = 0; j < s.w; j++) {
+    for (int j = first; j < s.w; j += step) {
       float g[3];
       incoming(s, d, dy, n, i, j, g);
       if (p.color) {
@@ -190,7 +187,7 @@ struct Backward {
         const float grey = (g[0] + g[1] + g[2]) * (1.0f / 3.0f);
         for (int c = 0; c < 3; c++) g[c] = d.saturation * g[c] + (1.0f - d.saturation) * grey;
       }
-      T* o = dx + (line * s.w + j) * 3;
+      T* o = dx + (int64_t(line) * s.w + j) * 3;
       for (int c = 0; c < 3; c++) o[c] = from_float<T>(g[c]);
     }
   }
@@ -220,7 +217,7 @@ void augment_forward(Stream stream, DType t, const AugmentShape& s, const Augmen
                      const float* means, const void* x, void* y) {
   with_dtype(t, [&]<class T>() {
     using Source = FromTensor<T>;
-    map_each(stream, s.n * s.h, Forward<T, Source>{s, p, Source{int64_t(s.h) * s.w, s.w, (const T*)x, means}, u, (T*)y},
+    map_lines(stream, int(s.n * s.h), s.w, Forward<T, Source>{s, p, Source{int64_t(s.h) * s.w, s.w, (const T*)x, means}, u, (T*)y},
              s.w * 3);
   });
 }
@@ -230,7 +227,7 @@ void augment_backward(Stream stream, DType t, const AugmentShape& s, const Augme
   with_dtype(t, [&]<class T>() {
     if (p.color)
       segment_sums<float, 1>(stream, s.n, int64_t(s.h) * s.w, IncomingSum<T>{s, p, u, (const T*)dy}, gsum, gsum + s.n);
-    map_each(stream, s.n * s.h, Backward<T>{s, p, u, (const T*)dy, gsum, (T*)dx}, s.w * 3);
+    map_lines(stream, int(s.n * s.h), s.w, Backward<T>{s, p, u, (const T*)dy, gsum, (T*)dx}, s.w * 3);
   });
 }
 
@@ -238,7 +235,7 @@ void gather_pictures(Stream stream, DType t, const AugmentShape& s, const uint8_
                      const float* flip_u, float flip_below, void* plain) {
   with_dtype(t, [&]<class T>() {
     const FromBytes source{int64_t(s.h) * s.w, s.w, set, nullptr, index, flip_u, flip_below};
-    map_each(stream, s.n * s.h, Plain<T, FromBytes>{s, source, (T*)plain}, s.w * 3);
+    map_lines(stream, int(s.n * s.h), s.w, Plain<T, FromBytes>{s, source, (T*)plain}, s.w * 3);
   });
 }
 
@@ -247,7 +244,7 @@ void gather_augmented(Stream stream, DType t, const AugmentShape& s, const Augme
                       const float* u, void* y) {
   with_dtype(t, [&]<class T>() {
     const FromBytes source{int64_t(s.h) * s.w, s.w, set, byte_means, index, flip_u, flip_below};
-    map_each(stream, s.n * s.h, Forward<T, FromBytes>{s, p, source, u, (T*)y}, s.w * 3);
+    map_lines(stream, int(s.n * s.h), s.w, Forward<T, FromBytes>{s, p, source, u, (T*)y}, s.w * 3);
   });
 }
 

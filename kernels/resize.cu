@@ -15,6 +15,9 @@ KILN_HD Pixel pixel(int64_t r, int h, int w) {
   return {int64_t(n), int(line - n * uint32_t(h)), int(row - line * uint32_t(w))};
 }
 
+/// a b / c of sides, whose products fit in 32 bits: no kernel here needs a 64-bit division for them.
+KILN_HD int scaled(int a, int b, int c) { return int(uint32_t(a) * uint32_t(b) / uint32_t(c)); }
+
 template <class T>
 struct NearestForward {
   ResizeShape s;
@@ -23,13 +26,13 @@ struct NearestForward {
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
     const Pixel o = pixel(r, s.out_h, s.out_w);
-    const int i = int(int64_t(o.i) * s.h / s.out_h), j = int(int64_t(o.j) * s.w / s.out_w);
+    const int i = scaled(o.i, s.h, s.out_h), j = scaled(o.j, s.w, s.out_w);
     store<P>(y + r * s.c + c, load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c));
   }
 };
 
 /// First output index that reads input index i or a later one: ceil(i * out / in).
-KILN_HD int first_reader(int i, int in, int out) { return int((int64_t(i) * out + in - 1) / in); }
+KILN_HD int first_reader(int i, int in, int out) { return int((uint32_t(i) * uint32_t(out) + uint32_t(in) - 1) / uint32_t(in)); }
 
 template <class T>
 struct NearestBackward {
@@ -49,8 +52,8 @@ struct NearestBackward {
 };
 
 /// The window of input indices that output index o averages: [begin, end).
-KILN_HD int window_begin(int o, int in, int out) { return int(int64_t(o) * in / out); }
-KILN_HD int window_end(int o, int in, int out) { return int((int64_t(o + 1) * in + out - 1) / out); }
+KILN_HD int window_begin(int o, int in, int out) { return scaled(o, in, out); }
+KILN_HD int window_end(int o, int in, int out) { return int((uint32_t(o + 1) * uint32_t(in) + uint32_t(out) - 1) / uint32_t(out)); }
 
 template <class T>
 struct AreaForward {
@@ -79,7 +82,7 @@ struct AreaBackward {
     const Pixel p = pixel(r, s.h, s.w);
     // The first window that ends behind this pixel: windows overlap by one where the sizes do not divide, and then the loops
     // below reach the second one.
-    const int i0 = int(int64_t(p.i) * s.out_h / s.h), j0 = int(int64_t(p.j) * s.out_w / s.w);
+    const int i0 = scaled(p.i, s.out_h, s.h), j0 = scaled(p.j, s.out_w, s.w);
     Pack<P> acc(0.f);
     for (int i = i0; i < s.out_h && window_begin(i, s.h, s.out_h) <= p.i; i++)
       for (int j = j0; j < s.out_w && window_begin(j, s.w, s.out_w) <= p.j; j++) {

@@ -4,6 +4,8 @@
 #include "kernels/exec/api.h"
 
 namespace kiln {
+constexpr int kLargestSide = 32768;  // of an input or an output: products of two sides fit in 32 bits
+
 /// Sizes of an input and an output picture; fewer than 2^31 pixels in all.
 struct ResizeShape {
   int64_t n;

@@ -35,6 +35,7 @@ struct SpectralTables {
   int32_t n_layers, n_column_tiles, n_row_tiles;
   float* scratch;
   int32_t* counters;  // one a layer, zero between launches
+  int64_t elements = 0;  // of all matrices together
 };
 
 }  // namespace kiln

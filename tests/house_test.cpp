@@ -38,6 +38,7 @@ std::string objection(const std::string& file, const std::string& header) {
   if (header.starts_with("../") || header.find("/../") != std::string::npos)
     return "includes start at the repository's root";
   if (!starts_with_any(file, {"apps/", "models/", "engine/", "kernels/"})) return "";
+  if (header.starts_with("bench/") && file.starts_with("apps/bench_")) return "";
   if (header.starts_with("tests/") || header.starts_with("bench/")) return "the product does not need its tests";
   if (header.starts_with("apps/") && !file.starts_with("apps/")) return "nothing is built on a program";
   if (file.starts_with("kernels/") && header != "engine/error.h" && starts_with_any(header, {"engine/", "models/"}))
@@ -151,6 +152,7 @@ TEST_CASE("house: what is allowed is not found") {
            {"engine/picture_png.cpp", "#include <png.h>\n#  include \"stb/stb_image.h\"\n"},
            {"models/a.cpp", "#include \"engine/ops.h\"\n#include \"models/a.h\"\n#include <cstdint>\n"},
            {"apps/a.cpp", "#include \"models/a.h\"\n#include \"engine/error.h\"\n"},
+           {"apps/bench_a.cpp", "#include \"bench/a.h\"\n"},
            {"tests/a_test.cpp", "#include <png.h>\n#include \"kernels/a.h\"\n"},
            {"engine/long.cpp", long_file},
            {"docs/a.md", "data/home/x, chrome/root/, the home/end keys, /root/ itself\n"},
@@ -182,6 +184,7 @@ TEST_CASE("house: planted violations are found, with file and line") {
            {"models/a.cpp", include("\"kernels/norm.h\""), "models/a.cpp:2: kernels/norm.h: a model names no kernel"},
            {"models/b.cpp", include("\"apps/a.h\""), "models/b.cpp:2: apps/a.h: nothing"},
            {"models/c.cpp", include("\"tests/support.h\""), "models/c.cpp:2: tests/support.h: the product"},
+           {"apps/c.cpp", include("\"bench/a.h\""), "apps/c.cpp:2: bench/a.h: the product"},
            {"models/d.cpp", include("\"../kernels/norm.h\""), "models/d.cpp:2: ../kernels/norm.h: includes start"},
            {"engine/c.cpp", include("<dnnl.hpp>"), "engine/c.cpp:2: dnnl.hpp: vendors'"},
            {"engine/d.cpp", "#  include <oneapi/dnnl/dnnl.hpp>  // spaced\n",

@@ -210,6 +210,29 @@ Memory memory() {
   return m;
 }
 
+Timer::Timer(void* stream) : stream_(stream) {
+  cudaEvent_t begin = nullptr, end = nullptr;
+  check(cudaEventCreate(&begin), "making a timer");
+  begin_ = begin;
+  check(cudaEventCreate(&end), "making a timer");
+  end_ = end;
+  check(cudaEventRecord(begin, static_cast<cudaStream_t>(stream_)), "starting a timer");
+}
+
+Timer::~Timer() {
+  for (void* e : {begin_, end_})
+    if (e) (void)cudaEventDestroy(static_cast<cudaEvent_t>(e));
+}
+
+double Timer::stop() {
+  const auto end = static_cast<cudaEvent_t>(end_);
+  check(cudaEventRecord(end, static_cast<cudaStream_t>(stream_)), "stopping a timer");
+  check(cudaEventSynchronize(end), "waiting for the GPU");
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(begin_), end), "reading a timer");
+  return double(ms);
+}
+
 #else
 
 namespace {
@@ -232,6 +255,9 @@ void copy_from(void*, const void*, size_t) { absent(); }
 void synchronise() {}
 bool has_bf16() { return false; }
 void wait() noexcept {}
+Timer::Timer(void* stream) : stream_(stream) {}
+Timer::~Timer() = default;
+double Timer::stop() { fail("this kiln was built without CUDA; use --device cpu"); }
 std::string describe() { return "none"; }
 Memory memory() { return {}; }
 

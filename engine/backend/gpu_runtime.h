@@ -44,6 +44,17 @@ void synchronise();                                            // waits for the 
 void wait() noexcept;                                          // the same, but leaves errors for the next call
 /// True if the GPU multiplies bf16 numbers: compute capability 8.0 or later.
 bool has_bf16();
+/// Time between two points of a stream (null: the default one), by events: what the GPU spent, not what the host waited.
+class Timer {
+ public:
+  explicit Timer(void* stream);  // starts
+  ~Timer();
+  Timer(const Timer&) = delete;
+  double stop();  // waits for what was queued since; milliseconds
+
+ private:
+  void *stream_, *begin_ = nullptr, *end_ = nullptr;
+};
 std::string describe();  // "NVIDIA GeForce RTX 2080 Ti, 11264 MB"
 
 struct Memory {

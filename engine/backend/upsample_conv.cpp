@@ -265,6 +265,8 @@ void backward_deep(const UpsampleShape& s, const BackwardPlan& plan, const float
 
 void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor& u, const Tensor& y) {
   Booking booking(Work::convolution);
+  const Bytes all{x.count() + u.count() + y.count(), 0};
+  count_call({"upsample_conv_forward", 1, sizeof(float), all, all, s.flops()});
   const ForwardPlan plan(s);
   const int threads = omp_get_max_threads();
   const int64_t blocks = (s.oc + plan.block - 1) / plan.block, per_thread = plan.map_floats + plan.product_floats;
@@ -288,6 +290,8 @@ void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor
 void upsample_conv_backward(const UpsampleShape& s, const Tensor& dy, const Tensor& u, const Tensor& x, const Tensor& dx,
                             const Tensor& du) {
   Booking booking(Work::convolution);
+  const Bytes all{dy.count() + (dx ? u.count() + dx.count() : 0) + (du ? x.count() + du.count() : 0), 0};
+  count_call({"upsample_conv_backward", 1, sizeof(float), all, all, s.flops() * ((dx ? 1 : 0) + (du ? 1 : 0))});
   const BackwardPlan plan(s);
   if (!context().planning) note_launch("upsample_conv_backward", s, dy.data(), u.data(), x.data(), dx.data(), du.data());
   float *const to_x = dx ? dx.f32() : nullptr, *const to_u = du ? du.f32() : nullptr;

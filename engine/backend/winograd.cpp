@@ -122,10 +122,16 @@ void gradient_tile(const WinogradShape& s, int64_t oc, const Tile& t, const floa
   }
 }
 
+void count(const char* name, const WinogradShape& s, const Tensor& a, const Tensor& b, const Tensor& c) {
+  const Bytes all{a.count() + b.count() + c.count(), 0};
+  count_call({name, 1, sizeof(float), all, all, s.flops()});
+}
+
 /// y = the convolution of x with products u. `back`: the adjoint, from gradients with s.oc channels to ones with s.c. Turning a
 /// kernel around exchanges the first and the last product of an axis and leaves the others, so both use the same u.
 void convolve(const WinogradShape& s, const Tensor& from, const Tensor& weights, const Tensor& to, bool back) {
   Booking booking(Work::convolution);
+  count(back ? "winograd_backward_data" : "winograd_forward", s, from, weights, to);
   const int64_t in = back ? s.oc : s.c, out = back ? s.c : s.oc, tiles = s.tiles();
   const bool deep = tiles < kDeepTiles;
   const int64_t at_once = deep ? tiles : std::min(kTiles, tiles), block = std::min(out, kBlock);
@@ -187,6 +193,7 @@ void winograd_backward_data(const WinogradShape& s, const Tensor& dy, const Tens
 
 void winograd_backward_weights(const WinogradShape& s, const Tensor& x, const Tensor& dy, const Tensor& du) {
   Booking booking(Work::convolution);
+  count("winograd_backward_weights", s, x, dy, du);
   const int64_t tiles = s.tiles(), weight = s.products_count();
   const int64_t fit = kPartials / weight, all_chunks = (tiles + kTiles - 1) / kTiles;
   const bool deep = fit < 2 || tiles < kDeepTiles;

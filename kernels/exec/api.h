@@ -15,11 +15,15 @@ using Stream = void*;
 }  // namespace kiln
 
 /// Declares kernel launchers in both executors: kiln::cpu (always built) and kiln::gpu (built where nvcc is found).
-/// Both builds of a .cu live in one binary; an op picks one by its tensors' device.
+/// Both builds of a .cu live in one binary; an op picks one by its tensors' device. A third namespace, kiln::traffic, has
+/// the same functions once more: they run nothing and note what the launcher would move (kernels/traffic.h).
 #define KILN_KERNEL_API(...) \
   namespace kiln::cpu {      \
   __VA_ARGS__                \
   }                          \
   namespace kiln::gpu {      \
+  __VA_ARGS__                \
+  }                          \
+  namespace kiln::traffic {  \
   __VA_ARGS__                \
   }

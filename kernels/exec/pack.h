@@ -8,6 +8,7 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/exec/exec.h"
 #include "kernels/exec/half.h"
@@ -158,9 +159,33 @@ KILN_HD Pack<P> load(const T* p) {
 template <int P, class T>
 KILN_HD void store(T* p, const Pack<P>& x) {
 #if defined(__CUDACC__)
-  Raw<T, P> raw;
-  for (int i = 0; i < P; i++) raw.v[i] = from_float<T>(x.v[i]);
-  *reinterpret_cast<Raw<T, P>*>(p) = raw;
+  if constexpr (P == 1) {
+    *p = from_float<T>(x.v[0]);
+  } else {
+    // In words, through the instruction itself: nvcc splits a vector store into its elements, finds them together again in some
+    // loops and in others not (the test wide_accesses looks at what came out).
+    constexpr int bytes = P * int(sizeof(T)), per_word = 4 / int(sizeof(T)), words = bytes / 4;
+    uint32_t w[words];
+    for (int i = 0; i < words; i++) {
+      if constexpr (per_word == 1)
+        w[i] = half_detail::as_bits(x.v[i]);
+      else
+        w[i] = uint32_t(from_float<T>(x.v[2 * i]).bits) | uint32_t(from_float<T>(x.v[2 * i + 1]).bits) << 16;
+    }
+#if defined(__CUDA_ARCH__)
+    uint32_t* q = reinterpret_cast<uint32_t*>(p);
+    if constexpr (words % 4 == 0) {
+      for (int i = 0; i < words; i += 4)
+        asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(q + i), "r"(w[i]), "r"(w[i + 1]), "r"(w[i + 2]), "r"(w[i + 3]) : "memory");
+    } else if constexpr (words == 2) {
+      asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(q), "r"(w[0]), "r"(w[1]) : "memory");
+    } else {
+      *q = w[0];
+    }
+#else
+    memcpy(p, w, bytes);
+#endif
+  }
 #else
   if constexpr (sizeof(T) == 4 && P > 1) {
     __builtin_memcpy(p, &x.v, sizeof x.v);
@@ -178,6 +203,16 @@ KILN_HD void store(T* p, const Pack<P>& x) {
   } else {
     *p = from_float<T>(x.v);
   }
+#endif
+}
+
+/// The same for shared memory and for partial sums, where the width of an access does not matter: nvcc may choose its registers.
+template <int P>
+KILN_HD void store_freely(float* p, const Pack<P>& x) {
+#if defined(__CUDACC__)
+  for (int i = 0; i < P; i++) p[i] = x.v[i];
+#else
+  store<P>(p, x);
 #endif
 }
 

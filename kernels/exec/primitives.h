@@ -3,6 +3,7 @@
 //   map          f(i)       every i in [0, n), in packs of P neighbouring elements
 //   map_rows     f(r, c)    every row r and every pack of channels at c: for what needs per-channel constants
 //   map_each     f(i)       the same, one element at a time: for work that is not a run of neighbours
+//   map_lines    f(l, j, s) every line of pictures, columns j, j + s, ...: for what needs per-line constants
 //   column_sums  f(r, c)    K sums per channel over the rows of each group (batch norm's statistics, a gate's gradient)
 //   segment_sums f(s, i)    K sums per segment over its n elements (one picture, one loss)
 //
@@ -109,6 +110,29 @@ void map_each(Stream stream, int64_t n, const F& f, int64_t cost = 1) {
 #endif
 }
 
+#if defined(__CUDACC__)
+template <class F>
+__global__ void __launch_bounds__(256) map_lines_kernel(int lines, F f) {
+  for (int line = blockIdx.x; line < lines; line += gridDim.x) f(line, threadIdx.x, blockDim.x);
+}
+#endif
+
+/// f(line, first, step) for every line in [0, lines): f walks the line's `width` columns first, first + step, ... On the GPU
+/// a block's threads share a line, neighbours at neighbouring columns; on the CPU one call has the whole line.
+template <class F>
+void map_lines(Stream stream, int lines, int width, const F& f, int64_t cost = 1) {
+  if (lines == 0) return;
+#if defined(__CUDACC__)
+  (void)cost;
+  const int threads = width >= 256 ? 256 : (width + 31) / 32 * 32;
+  launch({dim3(unsigned(lines)), dim3(unsigned(threads)), 0, stream}, map_lines_kernel<F>, lines, f);
+#else
+  (void)stream, (void)width;
+#pragma omp parallel for schedule(static) if (lines * cost > kMapGrain)
+  for (int line = 0; line < lines; line++) f(line, 0, 1);
+#endif
+}
+
 // ---- map_rows -----------------------------------------------------------------------------------------------------
 
 #if defined(__CUDACC__)
@@ -208,7 +232,7 @@ __global__ void __launch_bounds__(128)
       for (int64_t r = r0 + y; r < r1; r += ny) f.template operator()<P>(r, p * P, acc);
     if (ny > 1) {
       float* mine = shared + (y * blockDim.x + threadIdx.x) * (K * P);
-      for (int k = 0; k < K; k++) store<P>(mine + k * P, acc.s[k]);
+      for (int k = 0; k < K; k++) store_freely<P>(mine + k * P, acc.s[k]);
       __syncthreads();
       if (y == 0)
         for (int j = 1; j < ny; j++)
@@ -216,7 +240,7 @@ __global__ void __launch_bounds__(128)
       __syncthreads();
     }
     if (y == 0 && p < packs)
-      for (int k = 0; k < K; k++) store<P>(partial + (int64_t(blockIdx.x) * K + k) * channels + p * P, acc.s[k]);
+      for (int k = 0; k < K; k++) store_freely<P>(partial + (int64_t(blockIdx.x) * K + k) * channels + p * P, acc.s[k]);
   }
 }
 

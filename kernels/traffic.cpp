@@ -1,0 +1,211 @@
+#include "kernels/traffic.h"
+
+#include "kernels/activation.h"
+#include "kernels/adam.h"
+#include "kernels/augment.h"
+#include "kernels/fold.h"
+#include "kernels/gate.h"
+#include "kernels/inference.h"
+#include "kernels/loss.h"
+#include "kernels/norm.h"
+#include "kernels/pointwise.h"
+#include "kernels/random.h"
+#include "kernels/resize.h"
+#include "kernels/spectral.h"
+#include "kernels/step.h"
+
+namespace kiln {
+namespace {
+
+thread_local std::vector<Moved>* noting = nullptr;
+
+constexpr int64_t kFloat = 4, kByte = 1;
+
+size_t element_size(DType t) { return t == DType::f32 || t == DType::i32 ? 4 : t == DType::u8 ? 1 : 2; }
+
+void note(const char* name, int launches, DType t, Bytes passes, Bytes least) {
+  if (!noting) return;
+  noting->push_back({name, launches, element_size(t), passes, least});
+}
+void note(const char* name, int launches, DType t, Bytes bytes) { note(name, launches, t, bytes, bytes); }
+
+int64_t pixels(const AugmentShape& s) { return s.n * s.h * s.w * 3; }
+int64_t in(const ResizeShape& s) { return s.n * s.h * s.w * s.c; }
+int64_t out(const ResizeShape& s) { return s.n * s.out_h * s.out_w * s.c; }
+
+}  // namespace
+
+NoteTraffic::NoteTraffic(std::vector<Moved>& into) : before_(noting) { noting = &into; }
+NoteTraffic::~NoteTraffic() { noting = before_; }
+
+namespace traffic {
+
+// ---- activation ------------------------------------------------------------------------------------------------------
+void activation_forward(Stream, DType t, Activation, int64_t n, const void*, void*) { note("activation_forward", 1, t, {2 * n}); }
+void activation_backward(Stream, DType t, Activation, int64_t n, const void*, const void*, void*) {
+  note("activation_backward", 1, t, {3 * n});
+}
+void glu_forward(Stream, DType t, int64_t rows, int h, const void*, void*) { note("glu_forward", 1, t, {3 * rows * h}); }
+void glu_backward(Stream, DType t, int64_t rows, int h, const void*, const void*, void*) {
+  note("glu_backward", 1, t, {5 * rows * h});
+}
+
+// ---- adam ------------------------------------------------------------------------------------------------------------
+void adam_update(Stream, int64_t n, const AdamOptions&, const EmaOptions&, const float*, OptimiserState*, float*, const float*,
+                 float*, float*, float* ema) {
+  note("adam_update", 2, DType::f32, {0, (ema ? 9 : 7) * kFloat * n});  // value, m, v (and ema) both ways, the gradient once
+}
+void ema_update(Stream, int64_t n, const OptimiserState*, const float*, float*) {
+  note("ema_update", 1, DType::f32, {0, 3 * kFloat * n});
+}
+
+// ---- augment ---------------------------------------------------------------------------------------------------------
+void picture_means(Stream, DType t, const AugmentShape& s, const void*, float*, float*) {
+  note("picture_means", 2, t, {pixels(s)});
+}
+void augment_forward(Stream, DType t, const AugmentShape& s, const AugmentPolicy&, const float*, const float*, const void*, void*) {
+  note("augment_forward", 1, t, {2 * pixels(s)});
+}
+void augment_backward(Stream, DType t, const AugmentShape& s, const AugmentPolicy& p, const float*, const void*, void*, float*) {
+  note("augment_backward", p.color ? 3 : 1, t, {(p.color ? 3 : 2) * pixels(s)}, {2 * pixels(s)});
+}
+void gather_pictures(Stream, DType t, const AugmentShape& s, const uint8_t*, const int32_t*, const float*, float, void*) {
+  note("gather_pictures", 1, t, {pixels(s), kByte * pixels(s)});
+}
+void gather_augmented(Stream, DType t, const AugmentShape& s, const AugmentPolicy&, const uint8_t*, const float*, const int32_t*,
+                      const float*, float, const float*, void*) {
+  note("gather_augmented", 1, t, {pixels(s), kByte * pixels(s)});
+}
+
+// ---- fold ------------------------------------------------------------------------------------------------------------
+void upsample_fold(Stream, DType t, int o, int i, const void*, void*) { note("upsample_fold", 1, t, {int64_t(9 + 16) * o * i}); }
+void upsample_fold_backward(Stream, int o, int i, const float*, float*) {
+  note("upsample_fold_backward", 1, DType::f32, {0, (9 + 16) * kFloat * o * i});
+}
+void upsample_products(Stream, int o, int i, const float*, float*) {
+  note("upsample_products", 1, DType::f32, {0, (9 + 9) * kFloat * o * i});
+}
+void upsample_products_backward(Stream, int o, int i, const float*, float*) {
+  note("upsample_products_backward", 1, DType::f32, {0, (9 + 9) * kFloat * o * i});
+}
+void winograd_weights(Stream, int o, int i, const float*, float*) {
+  note("winograd_weights", 1, DType::f32, {0, (9 + 16) * kFloat * o * i});
+}
+void winograd_weights_backward(Stream, int o, int i, const float*, float*) {
+  note("winograd_weights_backward", 1, DType::f32, {0, (9 + 16) * kFloat * o * i});
+}
+
+// ---- gate ------------------------------------------------------------------------------------------------------------
+void gate_forward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, void*) {
+  note("gate_forward", 1, t, {2 * n * pixels * c});
+}
+void gate_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, const void*, void*, float*, float*) {
+  note("gate_backward", 2, t, {3 * n * pixels * c});
+}
+
+// ---- inference -------------------------------------------------------------------------------------------------------
+void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*, const float* noise, const float*, void*) {
+  note("biased_glu", 1, t, {3 * rows * h, noise ? kFloat * rows : 0});
+}
+
+// ---- loss ------------------------------------------------------------------------------------------------------------
+void hinge_loss(Stream, DType t, int64_t n, float, float, const void*, const float* u, float*, float*, float*) {
+  note("hinge_loss", 1, t, {n, (u ? 2 : 1) * kFloat * n});
+}
+void mean_value(Stream, DType t, int64_t n, float, const void*, float*) { note("mean_value", 1, t, {n}); }
+void difference_loss(Stream, DType t, int64_t n, int64_t per_picture, int, const void*, const void*, float*, float*) {
+  note("difference_loss", 2, t, {2 * n * per_picture});
+}
+void square_sum(Stream, int64_t n, const float*, float*, float*) { note("square_sum", 2, DType::f32, {0, kFloat * n}); }
+void difference_backward(Stream, DType t, int64_t n, int64_t per_picture, int, const void*, const void*, const float*, void*) {
+  note("difference_backward", 1, t, {3 * n * per_picture});
+}
+void scale_by(Stream, DType t, int64_t n, const float*, const float*, void*) { note("scale_by", 1, t, {n, kFloat * n}); }
+void broadcast(Stream, DType t, int64_t n, float, const float*, void*) { note("broadcast", 1, t, {n}); }
+
+// ---- norm ------------------------------------------------------------------------------------------------------------
+void norm_prepare(Stream, DType t, int64_t rows, int c, const void*, const NormFusion& fusion, const NormChannels&, float, float,
+                  bool training, float*) {
+  const Bytes x{rows * c, fusion.noise ? kFloat * rows : 0};
+  note("norm_prepare", training ? 3 : 1, t, training ? x : Bytes{}, {});
+}
+void norm_forward(Stream, DType t, int64_t rows, int c, const void*, const NormFusion& fusion, const NormChannels&, void*) {
+  note("norm_forward", 1, t, {rows * c + rows * (fusion.glu ? c / 2 : c), fusion.noise ? kFloat * rows : 0});
+}
+void norm_backward(Stream, DType t, int64_t rows, int c, const void*, const void*, const NormFusion& fusion, const NormChannels&,
+                   bool training, void*, float* dgamma, float* dbeta, float* dnoise_weight, float*) {
+  const bool sums = training || dgamma || dbeta || dnoise_weight;
+  const int64_t x = rows * c, dy = rows * (fusion.glu ? c / 2 : c);
+  const int64_t noise = fusion.noise ? kFloat * rows : 0;
+  const int launches = (sums ? 2 : 1) + 1 + (dgamma || dbeta ? 1 : 0) + (fusion.noise && dnoise_weight ? 3 : 0);
+  const int64_t noise_passes = (sums ? 2 : 1) + (dnoise_weight ? 1 : 0);
+  note("norm_backward", launches, t, {(sums ? 2 : 1) * (x + dy) + x, noise_passes * noise}, {2 * x + dy, noise});
+}
+
+// ---- pointwise -------------------------------------------------------------------------------------------------------
+void fill(Stream, DType t, int64_t n, float, void*) { note("fill", 1, t, {n}); }
+void linear_combination(Stream, DType t, int64_t n, float, const void*, float, const void*, void*) {
+  note("linear_combination", 1, t, {3 * n});
+}
+void scale(Stream, DType t, int64_t n, float, const void*, void*) { note("scale", 1, t, {2 * n}); }
+void accumulate(Stream, DType t, int64_t n, float, const void*, float*) { note("accumulate", 1, t, {n, 2 * kFloat * n}); }
+void cast(Stream, DType tx, DType ty, int64_t n, const void*, void*) {
+  const DType narrow = element_size(tx) < element_size(ty) ? tx : ty;
+  note("cast", 1, narrow, {n, int64_t(element_size(narrow == tx ? ty : tx)) * n});
+}
+void concatenate(Stream, DType t, int64_t na, const void*, int64_t nb, const void*, void*) {
+  note("concatenate", 1, t, {2 * (na + nb)});
+}
+void split(Stream, DType t, int64_t na, void* a, int64_t nb, void* b, const void*) {
+  note("split", 1, t, {2 * ((a ? na : 0) + (b ? nb : 0))});
+}
+void noise_forward(Stream, DType t, int64_t rows, int c, const void*, const float*, const float*, void*) {
+  note("noise_forward", 1, t, {2 * rows * c, kFloat * rows});
+}
+void noise_backward_weight(Stream, DType t, int64_t rows, int c, const void*, const float*, float*, float*) {
+  note("noise_backward_weight", 3, t, {rows * c, kFloat * rows});
+}
+void transpose(Stream, DType t, int64_t n, int a, int b, const void*, void*) { note("transpose", 1, t, {2 * n * a * b}); }
+
+// ---- random ----------------------------------------------------------------------------------------------------------
+void random_uniform(Stream, uint64_t, uint32_t, const uint64_t*, int64_t, int64_t samples, int64_t per_sample, float*) {
+  note("random_uniform", 1, DType::f32, {0, kFloat * samples * per_sample});
+}
+void random_normal(Stream, uint64_t, uint32_t, const uint64_t*, int64_t, int64_t samples, int64_t per_sample, float*) {
+  note("random_normal", 1, DType::f32, {0, kFloat * samples * per_sample});
+}
+
+// ---- resize ----------------------------------------------------------------------------------------------------------
+void nearest_forward(Stream, DType t, const ResizeShape& s, const void*, void*) {
+  note("nearest_forward", 1, t, {(out(s) < in(s) ? out(s) : in(s)) + out(s)});  // a smaller picture skips pixels
+}
+void nearest_backward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("nearest_backward", 1, t, {in(s) + out(s)}); }
+void area_forward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("area_forward", 1, t, {in(s) + out(s)}); }
+void area_backward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("area_backward", 1, t, {in(s) + out(s)}); }
+void corner_crop_forward(Stream, DType t, const ResizeShape& s, const int32_t*, const void*, void*) {
+  note("corner_crop_forward", 1, t, {2 * out(s)});
+}
+void corner_crop_backward(Stream, DType t, const ResizeShape& s, const int32_t*, const void*, void*) {
+  note("corner_crop_backward", 1, t, {in(s) + out(s)});
+}
+void corner_from_uniform(Stream, const float*, int32_t*) { note("corner_from_uniform", 1, DType::f32, {0, 2 * kFloat}); }
+
+// ---- spectral --------------------------------------------------------------------------------------------------------
+void spectral_normalise(Stream, const SpectralTables& t, const float*, float*, float*, bool iterate, float*, DType type, void*) {
+  const int64_t pass = kFloat * t.elements;  // W'u, Wv, and W for the result
+  note("spectral_normalise", iterate ? 3 : 2, type, {t.elements, (iterate ? 3 : 2) * pass}, {t.elements, pass});
+}
+void spectral_backward(Stream, const SpectralTables& t, const float*, const float*, const float*, const float*, const float*,
+                       float*) {
+  const int64_t pass = kFloat * t.elements;  // W and A for the inner product; A again, the gradient both ways
+  note("spectral_backward", 2, DType::f32, {0, 5 * pass}, {0, 4 * pass});
+}
+
+// ---- step ------------------------------------------------------------------------------------------------------------
+void check_finite(Stream, int64_t n, const float*, float*, float*) { note("check_finite", 2, DType::f32, {0, kFloat * n}); }
+void end_step(Stream, int, bool, const LossScaleOptions&, StepState*) {
+  note("end_step", 1, DType::f32, {0, 2 * int64_t(sizeof(StepState))});
+}
+
+}  // namespace traffic
+}  // namespace kiln
