@@ -8,7 +8,7 @@ For a bare machine with no network that has CUDA and PyTorch: --deps names a fol
 are unpacked into the build folder, with no root. Parts, each within ten minutes (build comes first wherever it is not done yet):
 
     build         configure and compile everything
-    tests         every test, the kernels' on the GPU
+    tests         every test; the kernels' and the networks' on the GPU, too
     sanitizer     compute-sanitizer (memcheck, racecheck) over the kernels' tests
     kernels       bench_kernels at 256 and 1024
     fastgan-256   a training iteration's time and peak memory: kiln in f32, with TF32, and in 16 bits; PyTorch eager as published (its
@@ -214,8 +214,8 @@ class Check:
         return False
 
     def tests(self):
-        if self.needs_gpu("tests", "ctest"):
-            self.step("tests", "ctest", ["ctest", "--test-dir", BUILD, "--output-on-failure", "--timeout", "500"], 560)
+        self.step("tests", "ctest", ["ctest", "--test-dir", BUILD, "--output-on-failure", "--timeout", "500"], 560)
+        self.needs_gpu("tests", "the kernels' tests and the test gpu, on a GPU")
 
     def sanitizer(self):
         if not self.needs_gpu("sanitizer", "compute-sanitizer"):
