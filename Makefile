@@ -45,9 +45,10 @@ sanitize-threads: packages ## two trainings and two generators at once under Thr
 	@cmake --build $(BUILD)-tsan -j $(JOBS) --target threads_test
 	@cd $(BUILD)-tsan && ctest --output-on-failure -R '^threads$$'
 
-bench: configure ## FastGAN's training step beside PyTorch's (PYTHON=: one that has torch)
+bench: configure ## FastGAN's training step and sampling beside PyTorch's (PYTHON=: one that has torch)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
 	@$(PYTHON) bench/fastgan_bench.py
+	@$(PYTHON) bench/fastgan_sample_bench.py
 
 bench-kernels: configure ## check and time every fused kernel (docs/kernels.md)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_kernels

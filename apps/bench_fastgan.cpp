@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_sampling.h"
 #include "apps/start.h"
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
@@ -118,6 +119,8 @@ int main(int argc, char** argv) {
   app.add_flag("--count", count, "run nothing: print launches, bytes and operations of a GPU's iteration as a Markdown table");
   app.add_flag("--json", json, "with --count: as one JSON object");
   app.add_flag("--no-fold", no_fold, "upsampling and convolution apart, as published");
+  bool sampling = false;
+  app.add_flag("--sample", sampling, "time sampling in place of training: steps are batches");
   try {
     app.parse(argc, argv);
     o.network.ngf = o.network.ndf = width;
@@ -134,7 +137,7 @@ int main(int argc, char** argv) {
     if (o.device == Device::gpu) gpu_runtime::require();
     o.precision = precision_from_name(precision, o.device);
     check(o);
-    fmt::print("{}\n", measure(o, warm_up).dump());
+    fmt::print("{}\n", (sampling ? measure_sampling(o, warm_up) : measure(o, warm_up)).dump());
     return 0;
   } catch (const CLI::CallForHelp&) {
     fmt::print("{}", app.help());

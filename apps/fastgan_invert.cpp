@@ -124,7 +124,7 @@ void run(Flags& f, InversionOptions o) {
   ProgressLine line;
   o.progress = [&](size_t first, size_t all, int iteration, int iterations) {
     if (interrupted()) fail("interrupted; nothing was written");
-    line.show(fmt::format("picture {} of {}: iteration {}/{}", first + 1, all, iteration, iterations));
+    line.show(fmt::format("pictures {} to {} of {}: iteration {}/{}", first + 1, std::min(first + size_t(o.batch), all), all, iteration, iterations));
   };
   const Stopwatch watch;
   const Inversion inverted = inverter.invert(reals.pictures, o);

@@ -6,12 +6,11 @@
 #include <set>
 #include <thread>
 
-#include "engine/checkpoint.h"
 #include "engine/picture_tensor.h"
 #include "models/fastgan_folded.h"
 #include "models/fastgan_run.h"
-#include "models/fastgan_training.h"
 #include "tests/program.h"
+#include "tests/random_checkpoint.h"
 #include "tests/support.h"
 
 using namespace kiln;
@@ -19,42 +18,6 @@ using namespace kiln::fastgan;
 using namespace kiln::test;
 
 namespace {
-
-/// A checkpoint with random weights, statistics and noise strengths, and the pictures that the model itself makes of z.
-void write_random_checkpoint(const std::string& path, Config c, uint64_t seed, Tensor z = {}, std::vector<uint64_t> noise = {}, Tensor* pictures = nullptr) {
-  const auto random = std::make_shared<Philox>(seed);
-  context().random = random;
-  Model m(c);
-  m.initialise(*random);
-  // Singular vectors that are none would make sigma small and the network chaotic: three power iterations.
-  SpectralGroup group(m.g);
-  for (int i = 0; i < 3; i++) group.prepare(m.g_params.values, Tensor(), m.g_params.vectors);
-  group.release();
-  for (const auto& e : m.average_params.entries()) {
-    std::vector<float> v = m.average_params.tensor(e).to_vector();
-    const std::vector<float> u = random->uniform("test." + e.name, Shape{1, e.count()}).to_vector();
-    for (size_t i = 0; i < v.size(); i++) {
-      if (e.name.ends_with("running_var")) v[i] = 0.2f + 2 * u[i];
-      if (e.name.ends_with("running_mean")) v[i] = u[i] - 0.5f;
-      if (e.name.find("noise") != std::string::npos) v[i] = 0.3f + u[i];
-      if (e.name.ends_with("bn1.weight") || e.name.ends_with("bn2.weight") || e.name == "init.bn.weight") v[i] = 0.5f + 2 * u[i];
-      if (e.name.ends_with("bias")) v[i] = u[i] - 0.3f;
-    }
-    m.average_params.tensor(e).upload(v.data());
-  }
-  if (pictures) {
-    context().random = std::make_shared<PictureSeeds>(noise);
-    *pictures = m.sample(z);
-  }
-  m.average_params.copy_vectors_from(m.g_params);
-  CheckpointWriter w;
-  w.add("ema.", m.average_params);
-  RunOptions o;
-  o.network = c;
-  w.set("config", to_json(o, false));
-  w.set("step", "17");
-  w.write(path);
-}
 
 Config config(int size, int ngf = 4) {
   Config c;
@@ -90,13 +53,12 @@ TEST_CASE("sampler: the folded generator equals Model::sample to rounding, whate
   c = config(64, 6);  // channels that vectors do not divide
   cases.emplace_back("width 6", c);
   for (const auto& [what, network] : cases) {
-    CAPTURE(what);
+    CAPTURE(std::string(what));
     CAPTURE(network.size);
     Fixture fixture;
     const Tensor z = tensor_of(Shape{3, network.nz}, hashed_normal("z", 3 * network.nz));
     const std::vector<uint64_t> noise{5, 6, 1ull << 40};
-    Tensor expected;
-    write_random_checkpoint(t / "c.safetensors", network, 1, z, noise, &expected);
+    const Tensor expected = write_random_checkpoint(t / "c.safetensors", network, 1, z, noise);
     const SafetensorsFile file(t / "c.safetensors");
     const AveragedGenerator average(file);
     const FoldedGenerator folded(average.g);
@@ -111,10 +73,7 @@ TEST_CASE("sampler: the folded generator equals Model::sample to rounding, whate
 
 TEST_CASE("sampler: a seed's picture does not depend on batch or order, and seeds differ") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "c.safetensors", config(64), 2);
-  }
+  write_random_checkpoint(t / "c.safetensors", config(64), 2);
   SamplerOptions by_three;
   by_three.batch = 3;
   Sampler a(t / "c.safetensors"), b(t / "c.safetensors", by_three);
@@ -138,10 +97,7 @@ TEST_CASE("sampler: a seed's picture does not depend on batch or order, and seed
 
 TEST_CASE("sampler: truncation bounds z, keeps what was inside, and is the seed's own") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "c.safetensors", config(32), 2);
-  }
+  write_random_checkpoint(t / "c.safetensors", config(32), 2);
   Sampler s(t / "c.safetensors");
   const Latent free = s.latent(5);
   for (double bound : {0.1, 0.7, 1.5}) {
@@ -160,11 +116,8 @@ TEST_CASE("sampler: truncation bounds z, keeps what was inside, and is the seed'
 
 TEST_CASE("sampler: style mixing exchanges the excitations and nothing else") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "c.safetensors", config(256), 3);
-    write_random_checkpoint(t / "none.safetensors", config(32), 3);
-  }
+  write_random_checkpoint(t / "c.safetensors", config(256), 3);
+  write_random_checkpoint(t / "none.safetensors", config(32), 3);
   Sampler s(t / "c.safetensors");
   CHECK(s.gates() == 3);  // 4 -> 64, 8 -> 128, 16 -> 256
   const std::vector<Latent> a{s.latent(1), s.latent(1), s.latent(2)}, b{s.latent(1), s.latent(2), s.latent(1)};
@@ -179,11 +132,8 @@ TEST_CASE("sampler: style mixing exchanges the excitations and nothing else") {
 
 TEST_CASE("sampler: two on two threads make what each makes alone") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "a.safetensors", config(64), 4);
-    write_random_checkpoint(t / "b.safetensors", config(32), 5);
-  }
+  write_random_checkpoint(t / "a.safetensors", config(64), 4);
+  write_random_checkpoint(t / "b.safetensors", config(32), 5);
   const auto pictures = [&](const char* name) {
     Sampler s(t / name);
     std::vector<Latent> latents;
@@ -210,10 +160,7 @@ TEST_CASE("sampler: two on two threads make what each makes alone") {
 
 TEST_CASE("sampler: what a user can get wrong is a kiln::Error that names it") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "c.safetensors", config(32), 4);
-  }
+  write_random_checkpoint(t / "c.safetensors", config(32), 4);
   CHECK(contains(error_of([&] { Sampler(t / "nothing.safetensors"); }), "nothing.safetensors"));
   CHECK(contains(error_of([&] { Sampler(std::filesystem::path(t / "c.safetensors").parent_path()); }), t.path().string()));
   std::ofstream(t / "text.safetensors") << "this is a text, and long enough for a header";
@@ -233,10 +180,7 @@ TEST_CASE("sampler: what a user can get wrong is a kiln::Error that names it") {
 
 TEST_CASE("sampler: less memory, smaller batches, and the estimate holds") {
   const TempFolder t;
-  {
-    Fixture fixture;
-    write_random_checkpoint(t / "c.safetensors", config(64, 16), 4);
-  }
+  write_random_checkpoint(t / "c.safetensors", config(64, 16), 4);
   Sampler free(t / "c.safetensors");
   CHECK(free.batch() > 1);
   SamplerOptions o;

@@ -1,0 +1,56 @@
+// bench_fastgan --sample: pictures a second of a folded generator.
+#pragma once
+#include <omp.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "engine/progress.h"
+#include "models/fastgan_folded.h"
+#include "models/fastgan_run.h"
+
+namespace kiln::fastgan {
+
+/// o.steps batches of o.batch pictures, z and noise drawn anew for each; the median counts.
+inline nlohmann::json measure_sampling(const RunOptions& o, int warm_up) {
+  if (o.threads > 0) omp_set_num_threads(o.threads);
+  Context context;
+  const UseContext use(context);
+  const auto random = std::make_shared<Philox>(o.seed);
+  context.random = random;
+  const Stopwatch loading;
+  std::optional<FoldedGenerator> folded;
+  {
+    Generator g(o.network);
+    ParameterSet parameters(g, false);
+    parameters.initialise(*random, "G.");
+    SpectralGroup group(g);
+    const NoGrad none;
+    const Evaluation evaluation;
+    group.prepare(parameters.values, Tensor(), parameters.vectors);
+    folded.emplace(g);
+    group.release();
+  }
+  const double load_seconds = loading.seconds();
+  std::vector<double> seconds;
+  context.profile.on = true;
+  for (int64_t i = 0; i < warm_up + o.steps; i++) {
+    if (i == warm_up) context.profile.seconds = {};
+    const Stopwatch watch;
+    random->set_step(uint64_t(i));
+    (*folded)(random->normal("z", Shape{o.batch, o.network.nz}));
+    if (i >= warm_up) seconds.push_back(watch.seconds());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[seconds.size() / 2];
+  nlohmann::json parts;
+  for (int k = 0; k < int(Work::count); k++) parts[name_of(Work(k))] = context.profile.seconds[size_t(k)] / double(o.steps);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return {{"size", o.network.size}, {"width", o.network.ngf}, {"batch", o.batch}, {"device", "cpu"}, {"threads", omp_get_max_threads()},
+          {"seconds_per_batch", median}, {"fastest", seconds[0]}, {"pictures_per_second", o.batch / median}, {"load_seconds", load_seconds},
+          {"peak_mb", double(usage.ru_maxrss) / 1024}, {"parts", parts}};
+}
+
+}  // namespace kiln::fastgan
