@@ -14,7 +14,7 @@ foreach(folder models engine kernels)
   install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kiln/${folder} FILES_MATCHING PATTERN "*.h"
           PATTERN "exec" EXCLUDE PATTERN "cpu" EXCLUDE PATTERN "gpu" EXCLUDE PATTERN "backend" EXCLUDE
           PATTERN "activation_math.h" EXCLUDE PATTERN "philox.h" EXCLUDE PATTERN "picture_codec.h" EXCLUDE
-          PATTERN "dataset_cache.h" EXCLUDE PATTERN "pth_pickle.h" EXCLUDE)
+          PATTERN "dataset_cache.h" EXCLUDE PATTERN "pth_pickle.h" EXCLUDE PATTERN "video_sink.h" EXCLUDE)
 endforeach()
 install(FILES kernels/exec/api.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kiln/kernels/exec)
 install(TARGETS kiln ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
@@ -22,7 +22,10 @@ get_property(programs GLOBAL PROPERTY KILN_PROGRAMS)
 list(FILTER programs EXCLUDE REGEX "^bench_")
 install(TARGETS ${programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
-set(KILN_PKG_MODULES libpng libjpeg libwebp libwebpdemux libexif libzip libavcodec libavfilter libavformat libavutil)
+set(KILN_PKG_MODULES libpng libjpeg libwebp libwebpdemux libexif libzip)
+if(KILN_WITH_VIDEO)
+  list(APPEND KILN_PKG_MODULES ${KILN_FFMPEG_MODULES})
+endif()
 list(JOIN KILN_PKG_MODULES " " KILN_PKG_REQUIRES)
 set(KILN_CUDNN_FOLDER "")
 if(KILN_GPU_LIBRARIES)

@@ -1,4 +1,5 @@
-// Moving pictures, by FFmpeg's libraries. A video is a run of pictures of one size at a constant rate.
+// Moving pictures. A video is a run of pictures of one size at a constant rate. MP4 and GIF are FFmpeg's libraries' work; a
+// build without them (KILN_VIDEO=OFF) writes frames.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -20,7 +21,10 @@ enum class VideoFormat {
   gif,    ///< one palette of 256 colours for all pictures, dithered; endless
   frames  ///< a folder of 000000.png, 000001.png, ...
 };
-/// What a name says: .mp4 (or .m4v, .mov), .gif; a name without an extension is a folder of frames. Throws Error for others.
+/// True where this build writes MP4 and GIF.
+bool video_compiled_in();
+/// What a name says: .mp4 (or .m4v, .mov), .gif; a name without an extension is a folder of frames. Throws Error for others, and
+/// for those that this build cannot write.
 VideoFormat video_format(const std::filesystem::path& path);
 
 /// Writes a video. The file appears under its name when finish() has returned, whole; without that nothing is left (of a
