@@ -104,9 +104,7 @@ Picture interpolation_sheet(Sampler& sampler, const Reals& reals, const Inversio
 void run(Flags& f, InversionOptions o) {
   const fs::path out = f.out;
   std::error_code error;
-  f.generator.settled();
-  if (f.generator.device == "gpu") fail("--device gpu: inversion on a GPU is not in this version; use --device cpu");
-  Inverter inverter(f.generator.checkpoint, f.generator.options.memory_gb);
+  Inverter inverter(f.generator.checkpoint, f.generator.settled());
   if (f.generator.options.batch > 0) o.batch = f.generator.options.batch;
   const Reals reals = read_reals(f.pictures, inverter);
   Reals trained;

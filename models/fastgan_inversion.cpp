@@ -35,7 +35,7 @@ struct Inverter::Parts {
   Context context;
   std::unique_ptr<AveragedGenerator> average;
 
-  Parts(const std::filesystem::path& checkpoint, double memory_gb) : context(Device::cpu, false, size_t(memory_gb * (1ull << 30))) {
+  Parts(const std::filesystem::path& checkpoint, const SamplerOptions& o) : context(o.device, false, size_t(o.memory_gb * (1ull << 30))) {
     const UseContext use(context);
     average = std::make_unique<AveragedGenerator>(SafetensorsFile(checkpoint));
   }
@@ -83,7 +83,10 @@ struct Inverter::Parts {
   }
 };
 
-Inverter::Inverter(const std::filesystem::path& checkpoint, double memory_gb) : parts_(std::make_unique<Parts>(checkpoint, memory_gb)) {}
+Inverter::Inverter(const std::filesystem::path& checkpoint, const SamplerOptions& o) {
+  check(o);
+  parts_ = std::make_unique<Parts>(checkpoint, o);
+}
 Inverter::~Inverter() = default;
 Inverter::Inverter(Inverter&&) noexcept = default;
 

@@ -40,8 +40,9 @@ struct Inversion {
 
 class Inverter {
  public:
-  /// Loads the averaged generator. Throws kiln::Error as Sampler does. memory_gb: limit for tensors, 0: none.
-  explicit Inverter(const std::filesystem::path& checkpoint, double memory_gb = 0);
+  /// Loads the averaged generator. Throws kiln::Error as Sampler does. Of the options, device and memory_gb count; memory 0 is no
+  /// limit.
+  explicit Inverter(const std::filesystem::path& checkpoint, const SamplerOptions& options = {});
   ~Inverter();
   Inverter(Inverter&&) noexcept;
 

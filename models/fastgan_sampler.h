@@ -25,6 +25,9 @@ struct SamplerOptions {
   int batch = 0;         // pictures computed at once; 0: as many as are fast and fit
 };
 
+/// Throws kiln::Error: an option out of range, a device that is not there.
+void check(const SamplerOptions& options);
+
 /// A picture to be: a point of the latent space, and the seed of the noise that the network injects. Points may be mixed,
 /// averaged or optimised; along a path the noise stays the same.
 struct Latent {
