@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/backend/gpu_runtime.h"
 #include "engine/progress.h"
 #include "models/fastgan_folded.h"
 #include "models/fastgan_run.h"
@@ -15,8 +16,10 @@ namespace kiln::fastgan {
 /// o.steps batches of o.batch pictures, z and noise drawn anew for each; the median counts.
 inline nlohmann::json measure_sampling(const RunOptions& o, int warm_up) {
   if (o.threads > 0) omp_set_num_threads(o.threads);
-  Context context;
+  const bool gpu = o.device == Device::gpu;
+  Context context(o.device);
   const UseContext use(context);
+  context.library = o.library;
   const auto random = std::make_shared<Philox>(o.seed);
   context.random = random;
   const Stopwatch loading;
@@ -34,12 +37,13 @@ inline nlohmann::json measure_sampling(const RunOptions& o, int warm_up) {
   }
   const double load_seconds = loading.seconds();
   std::vector<double> seconds;
-  context.profile.on = true;
+  context.profile.on = !gpu;  // a profile would wait for every launch
   for (int64_t i = 0; i < warm_up + o.steps; i++) {
     if (i == warm_up) context.profile.seconds = {};
     const Stopwatch watch;
     random->set_step(uint64_t(i));
     (*folded)(random->normal("z", Shape{o.batch, o.network.nz}));
+    if (gpu) gpu_runtime::synchronise();
     if (i >= warm_up) seconds.push_back(watch.seconds());
   }
   std::sort(seconds.begin(), seconds.end());
@@ -48,7 +52,7 @@ inline nlohmann::json measure_sampling(const RunOptions& o, int warm_up) {
   for (int k = 0; k < int(Work::count); k++) parts[name_of(Work(k))] = context.profile.seconds[size_t(k)] / double(o.steps);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return {{"size", o.network.size}, {"width", o.network.ngf}, {"batch", o.batch}, {"device", "cpu"}, {"threads", omp_get_max_threads()},
+  return {{"size", o.network.size}, {"width", o.network.ngf}, {"batch", o.batch}, {"device", name_of(o.device)}, {"threads", omp_get_max_threads()},
           {"seconds_per_batch", median}, {"fastest", seconds[0]}, {"pictures_per_second", o.batch / median}, {"load_seconds", load_seconds},
           {"peak_mb", double(usage.ru_maxrss) / 1024}, {"parts", parts}};
 }

@@ -30,12 +30,43 @@ class FixedConvolution {
   static std::shared_ptr<Plans> make_plans(const Tensor& weight);
 };
 
-/// glu(x + bias + strength * noise), x [n, h, w, 2c] -> [n, h, w, c]; bias and strength [2c], noise [n, h, w, 1]. Both noise
-/// and strength may be empty.
-Tensor biased_glu(const Tensor& x, const Tensor& bias, const Tensor& noise = {}, const Tensor& strength = {});
+/// What is left to do behind a convolution with 2c output channels once its batch norm is folded into it:
+/// glu(x + bias + strength * noise) * gate. All f32; noise and strength, and the gate, may be empty.
+struct GluTail {
+  Tensor bias, strength;  // [2c]
+  Tensor noise;           // [n, h, w, 1]
+  Tensor gate;            // [n, 1, 1, c]
+};
 
-/// The weight of the 4x4 transposed convolution of stride 2 and padding 1 that is nearest 2x upsampling and then this 3x3
-/// convolution [oc, 3, 3, c] (upsample_conv3x3 in engine/ops.h).
-Tensor folded_upsampling(const Tensor& weight);
+/// x [n, h, w, 2c] -> [n, h, w, c]
+Tensor biased_glu(const Tensor& x, const GluTail& tail);
+
+/// A 3x3 convolution of stride 1 and padding 1 with a weight that stays the same and a GLU behind it, on twice the size if it
+/// is `upsampling` (nearest). On a CPU it goes the way with the fewest products that is worth it there (engine/upsample_conv.h,
+/// engine/winograd.h), its weight transformed once and the tail done while results are in the cache; else it is the
+/// library's convolution and biased_glu. Copies share the weight. Used by one thread at a time.
+class FixedGlu {
+ public:
+  /// weight [2c, 3, 3, in], bias [2c], strength [2c] or empty.
+  FixedGlu(const Tensor& weight, Tensor bias, Tensor strength, bool upsampling);
+  /// x [n, h, w, in] -> [n, h, w, c] or [n, 2h, 2w, c]. noise [n, h, w, 1] of the result's size where there is a strength;
+  /// gate [n, 1, 1, c] or empty.
+  Tensor operator()(const Tensor& x, const Tensor& noise = {}, const Tensor& gate = {}) const;
+  bool noisy() const { return bool(strength_); }
+  bool upsampling() const { return upsampling_; }
+
+ private:
+  Tensor bias_, strength_;
+  bool upsampling_;
+  Shape shape_;              // of the weight
+  Tensor products_;          // the transformed weight, where one of our own ways is taken
+  FixedConvolution library_;  // elsewhere
+};
+
+/// Channels in a pack of glu_order: the largest power of two up to 16 that divides c.
+int64_t glu_pack(int64_t c);
+/// A weight [2c, ...] with its rows in the order in which our own convolutions want them before a GLU: a pack of values, the
+/// pack of sigmoid inputs that belongs to it, the next pack of values, ...
+Tensor glu_order(const Tensor& weight);
 
 }  // namespace kiln

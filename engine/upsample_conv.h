@@ -13,6 +13,8 @@
 
 namespace kiln {
 
+struct GluTail;
+
 /// x [n, h, w, c] -> y [n, 2h, 2w, oc]. f32, CPU.
 struct UpsampleShape {
   int64_t n, h, w, c, oc;
@@ -20,8 +22,9 @@ struct UpsampleShape {
   double flops() const { return 2.0 * 9 * double(n * h * w) * double(c) * double(oc); }  // that are computed
 };
 
-/// u [9, oc, c] is the weight as kernels/fold.h's upsample_products makes it.
-void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor& u, const Tensor& y);
+/// u [9, oc, c] is the weight as kernels/fold.h's upsample_products makes it. With a tail (engine/inference.h), u is made of a
+/// weight in glu_order and y is [n, 2h, 2w, oc / 2].
+void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor& u, const Tensor& y, const GluTail* tail = nullptr);
 /// dx [n, h, w, c] from u, and du [9, oc, c] from x: either may be empty, and then so may what it is made from. Both share one
 /// pass over dy. Sums are added in an order that does not depend on the number of threads.
 void upsample_conv_backward(const UpsampleShape& s, const Tensor& dy, const Tensor& u, const Tensor& x, const Tensor& dx,

@@ -10,6 +10,8 @@
 
 namespace kiln {
 
+struct GluTail;
+
 /// x [n, h, w, c] -> y [n, h, w, oc]. f32, CPU.
 struct WinogradShape {
   int64_t n, h, w, c, oc;
@@ -21,8 +23,9 @@ struct WinogradShape {
 };
 
 // u [16, oc, c] is the weight as kernels/fold.h's winograd_weights makes it, du its gradient. Sums are added in an order that does
-// not depend on the number of threads.
-void winograd_forward(const WinogradShape& s, const Tensor& x, const Tensor& u, const Tensor& y);
+// not depend on the number of threads. With a tail (engine/inference.h), u is made of a weight in glu_order and y is
+// [n, h, w, oc / 2].
+void winograd_forward(const WinogradShape& s, const Tensor& x, const Tensor& u, const Tensor& y, const GluTail* tail = nullptr);
 void winograd_backward_data(const WinogradShape& s, const Tensor& dy, const Tensor& u, const Tensor& dx);
 void winograd_backward_weights(const WinogradShape& s, const Tensor& x, const Tensor& dy, const Tensor& du);
 

@@ -104,7 +104,8 @@ void gate_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void
 }
 
 // ---- inference -------------------------------------------------------------------------------------------------------
-void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*, const float* noise, const float*, void*) {
+void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*, const float* noise, const float*, int64_t,
+                const float*, void*) {
   note("biased_glu", 1, t, {3 * rows * h, noise ? kFloat * rows : 0});
 }
 

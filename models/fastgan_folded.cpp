@@ -71,14 +71,10 @@ Tensor scaled_rows(const Tensor& weight, const std::vector<double>& factor) {
 
 }  // namespace
 
-FoldedGenerator::Layer FoldedGenerator::fold(const SpectralConv& conv, const BatchNorm& norm, const NoiseInjection* noise, bool upsample) {
+FixedGlu FoldedGenerator::fold(const SpectralConv& conv, const BatchNorm& norm, const NoiseInjection* noise, bool upsample) {
   const Affine a = affine(norm);
   const Tensor weight = scaled_rows(conv.w.normalised.value, a.scale);
-  Layer layer;
-  layer.conv = upsample ? FixedConvolution(folded_upsampling(weight), 2, 1, true) : FixedConvolution(weight, conv.stride, conv.pad);
-  layer.bias = vector_of(a.shift);
-  if (noise) layer.strength = vector_of(a.scale, double(noise->weight.value.item()));
-  return layer;
+  return FixedGlu(weight, vector_of(a.shift), noise ? vector_of(a.scale, double(noise->weight.value.item())) : Tensor(), upsample);
 }
 
 FoldedGenerator::FoldedGenerator(const Generator& g) : size_(g.config_.size), tanh_(g.config_.tanh || g.config_.size == 1024) {
@@ -87,8 +83,8 @@ FoldedGenerator::FoldedGenerator(const Generator& g) : size_(g.config_.size), ta
   init_bias_ = vector_of(a.shift);
   for (const UpBlock& b : g.stages_) {
     Stage s;
-    s.layers.push_back(fold(b.conv1, b.bn1, b.noisy ? &b.noise1 : nullptr, true));
-    if (b.two) s.layers.push_back(fold(b.conv2, b.bn2, b.noisy ? &b.noise2 : nullptr, false));
+    s.push_back(fold(b.conv1, b.bn1, b.noisy ? &b.noise1 : nullptr, true));
+    if (b.two) s.push_back(fold(b.conv2, b.bn2, b.noisy ? &b.noise2 : nullptr, false));
     stages_.push_back(std::move(s));
   }
   const auto fixed = [](const SpectralConv& c) { return FixedConvolution(copy_of(c.w.normalised.value), c.stride, c.pad); };
@@ -101,15 +97,15 @@ Tensor FoldedGenerator::Gate::operator()(const Tensor& x) const {
   return sigmoid(Var(conv2(activation(Var(h), leaky ? Activation::leaky_relu : Activation::swish).value))).value;
 }
 
-Tensor FoldedGenerator::start(const Tensor& z) const { return biased_glu(project(Var(z), Var(init_weight_)).value, init_bias_); }
+Tensor FoldedGenerator::start(const Tensor& z) const { return biased_glu(project(Var(z), Var(init_weight_)).value, {init_bias_, {}, {}, {}}); }
 
-Tensor FoldedGenerator::stage(size_t i, Tensor x, int* site) const {
-  for (const Layer& l : stages_[i].layers) {
-    const Tensor h = l.conv(x);
-    const Shape& s = h.shape();
+Tensor FoldedGenerator::stage(size_t i, Tensor x, const Tensor& gate, int* site) const {
+  for (const FixedGlu& layer : stages_[i]) {
+    const Shape& s = x.shape();
+    const int64_t scale = layer.upsampling() ? 2 : 1;
     Tensor noise;
-    if (l.strength) noise = context().random->normal("noise." + std::to_string((*site)++), Shape{s[0], s[1], s[2], 1});
-    x = biased_glu(h, l.bias, noise, l.strength);
+    if (layer.noisy()) noise = context().random->normal("noise." + std::to_string((*site)++), Shape{s[0], scale * s[1], scale * s[2], 1});
+    x = layer(x, noise, &layer == &stages_[i].back() ? gate : Tensor());
   }
   return x;
 }
@@ -121,7 +117,7 @@ std::vector<Tensor> FoldedGenerator::excitations(const Tensor& z) const {
   Tensor x = start(z);
   for (size_t next = 0; next < gates_.size(); r *= 2) {  // both are in the order of resolutions; no gate acts on what one reads
     if (gates_[next].from == r) out.push_back(gates_[next++](x));
-    if (next < gates_.size()) x = stage(size_t(std::countr_zero(unsigned(r))) - 2, x, &site);
+    if (next < gates_.size()) x = stage(size_t(std::countr_zero(unsigned(r))) - 2, x, Tensor(), &site);
   }
   return out;
 }
@@ -135,13 +131,11 @@ Tensor FoldedGenerator::run(const Tensor& z, const std::vector<Tensor>* given) c
   for (size_t i = 0; r < size_; i++) {
     for (size_t k = 0; k < gates_.size(); k++)
       if (gates_[k].from == r) waiting[k] = given ? (*given)[k] : gates_[k](x);
-    x = stage(i, x, &site);
     r *= 2;
+    Tensor acting;
     for (size_t k = 0; k < gates_.size(); k++)
-      if (gates_[k].to == r) {
-        x = gate(Var(x), Var(waiting[k])).value;
-        waiting[k] = Tensor();
-      }
+      if (gates_[k].to == r) acting = std::move(waiting[k]);
+    x = stage(i, x, acting, &site);
   }
   const Tensor y = to_big_(x);
   return tanh_ ? kiln::tanh(Var(y)).value : y;

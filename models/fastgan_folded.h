@@ -59,23 +59,18 @@ class FoldedGenerator {
   size_t gates() const { return gates_.size(); }
 
  private:
-  struct Layer {  // convolution, bias, noise, GLU
-    FixedConvolution conv;
-    Tensor bias, strength;  // strength: empty where there is no noise
-  };
-  struct Stage {
-    std::vector<Layer> layers;  // one or two
-  };
+  using Stage = std::vector<FixedGlu>;  // one or two
   struct Gate {
     int from, to;
     FixedConvolution conv1, conv2;
     bool leaky;
     Tensor operator()(const Tensor& x) const;
   };
-  static Layer fold(const SpectralConv& conv, const BatchNorm& norm, const NoiseInjection* noise, bool upsample);
+  static FixedGlu fold(const SpectralConv& conv, const BatchNorm& norm, const NoiseInjection* noise, bool upsample);
   Tensor run(const Tensor& z, const std::vector<Tensor>* gates) const;
   Tensor start(const Tensor& z) const;
-  Tensor stage(size_t i, Tensor x, int* site) const;
+  /// Times the gate, if there is one.
+  Tensor stage(size_t i, Tensor x, const Tensor& gate, int* site) const;
 
   int size_;
   bool tanh_;

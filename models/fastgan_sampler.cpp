@@ -74,8 +74,7 @@ struct Sampler::Parts {
 };
 
 void check(const SamplerOptions& o) {
-  std::string why;
-  if (o.device == Device::gpu && !gpu_runtime::available(&why)) fail("a GPU was asked for, but {}; use the CPU", why);
+  if (o.device == Device::gpu) gpu_runtime::require();
   if (!(o.memory_gb >= 0 && o.memory_gb < 1e6) || o.batch < 0 || o.batch > 4096) fail("the sampler's memory or batch is out of range");
 }
 

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
+#include "engine/backend/glu_tail.h"
 #include "engine/backend/sgemm.h"
 #include "engine/context.h"
 #include "engine/error.h"
@@ -100,8 +102,20 @@ Maps gather(const UpsampleShape& s, const Chunk& k, const float* x, float* buffe
   return m;
 }
 
+/// The products of one input pixel for a block of channels, and what they are added up to.
+struct PixelProducts {
+  const float *ss, *v0, *v2, *h0, *h2, *d00, *d02, *d20, *d22;
+  /// Output (0 or 1, 0 or 1) of the pixel, channel o of the block. Load gives a number or a pack of them.
+  template <class Load>
+  auto output(int down, int right, int64_t o, Load load) const {
+    const auto t = load(ss + o) + load((down ? v2 : v0) + o);
+    return t + load((right ? h2 : h0) + o) + load((down ? (right ? d22 : d20) : (right ? d02 : d00)) + o);
+  }
+};
+
 /// y of a chunk for output channels [first, first + block).
-void outputs(const UpsampleShape& s, const Chunk& k, const Maps& m, const float* u, int64_t first, int64_t block, float* p, float* y) {
+void outputs(const UpsampleShape& s, const Chunk& k, const Maps& m, const float* u, int64_t first, int64_t block, float* p, float* y,
+             const GluRows* tail) {
   const int64_t c = s.c, w = s.w, images = k.images, rows = k.rows, x = images * rows * w, d = images * (rows * (w + 1) - 1);
   const auto product = [&](Product which, const float* map, int64_t count) {
     thread_sgemm('N', 'T', count, block, c, map, c, u + (which * s.oc + first) * c, c, 0.f, p, block);
@@ -115,21 +129,39 @@ void outputs(const UpsampleShape& s, const Chunk& k, const Maps& m, const float*
   const float *h0 = product(S0, m.dh, x), *h2 = product(S2, m.dh + right_dh, x);
   const float *d00 = product(_00, m.dd, d), *d02 = product(_02, m.dd + right_dd, d);
   const float *d20 = product(_20, m.dd + down_dd, d), *d22 = product(_22, m.dd + down_dd + right_dd, d);
-  for (int64_t i = 0; i < images; i++)
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t j = 0; j < w; j++) {
-        const int64_t a = ((r * w + j) * images + i) * block, b = ((j * rows + r) * images + i) * block,
-                      e = ((r * (w + 1) + j) * images + i) * block;
-        float* __restrict y0 = y + (((k.image + i) * 2 * s.h + 2 * (k.row + r)) * 2 * w + 2 * j) * s.oc + first;
-        float* __restrict y1 = y0 + 2 * w * s.oc;
-        for (int64_t o = 0; o < block; o++) {
-          const float t0 = ss[a + o] + v0[a + o], t1 = ss[a + o] + v2[a + o];
-          y0[o] = t0 + h0[b + o] + d00[e + o];
-          y0[s.oc + o] = t0 + h2[b + o] + d02[e + o];
-          y1[o] = t1 + h0[b + o] + d20[e + o];
-          y1[s.oc + o] = t1 + h2[b + o] + d22[e + o];
+  const auto each_pixel = [&](auto finish) {
+    for (int64_t i = 0; i < images; i++)
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < w; j++) {
+          const int64_t a = ((r * w + j) * images + i) * block, b = ((j * rows + r) * images + i) * block,
+                        e = ((r * (w + 1) + j) * images + i) * block;
+          const int64_t picture = k.image + i, pixel = (picture * 2 * s.h + 2 * (k.row + r)) * 2 * w + 2 * j;
+          finish(PixelProducts{ss + a, v0 + a, v2 + a, h0 + b, h2 + b, d00 + e, d02 + e, d20 + e, d22 + e}, picture, pixel);
         }
+  };
+  if (!tail) {
+    each_pixel([&](const PixelProducts& q, int64_t, int64_t pixel) {
+      float* __restrict y0 = y + pixel * s.oc + first;
+      float* __restrict y1 = y0 + 2 * w * s.oc;
+      const auto number = [](const float* v) { return *v; };
+      for (int64_t o = 0; o < block; o++) {
+        y0[o] = q.output(0, 0, o, number);
+        y0[s.oc + o] = q.output(0, 1, o, number);
+        y1[o] = q.output(1, 0, o, number);
+        y1[s.oc + o] = q.output(1, 1, o, number);
       }
+    });
+    return;
+  }
+  with_glu_pack(tail->h, [&]<int P>() {
+    each_pixel([&](const PixelProducts& q, int64_t picture, int64_t pixel) {
+      const auto pack = [](const float* v) { return cpu::load<P>(v); };
+      for (int64_t o = 0; o < block; o += 2 * P)
+        for (int down = 0; down < 2; down++)
+          for (int right = 0; right < 2; right++)
+            tail->store<P>(q.output(down, right, o, pack), q.output(down, right, o + P, pack), (first + o) / 2, picture, pixel + down * 2 * w + right, y);
+    });
+  });
 }
 
 // ---- backward ----------------------------------------------------------------------------------------------------------
@@ -263,7 +295,7 @@ void backward_deep(const UpsampleShape& s, const BackwardPlan& plan, const float
 
 }  // namespace
 
-void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor& u, const Tensor& y) {
+void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor& u, const Tensor& y, const GluTail* tail) {
   Booking booking(Work::convolution);
   const Bytes all{x.count() + u.count() + y.count(), 0};
   count_call({"upsample_conv_forward", 1, sizeof(float), all, all, s.flops()});
@@ -273,6 +305,7 @@ void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor
   const Tensor buffers(Shape{threads, per_thread});
   if (context().planning) return;
   note_launch("upsample_conv_forward", s, x.data(), u.data(), y.data(), buffers.data());
+  const std::optional<GluRows> rows = tail ? std::optional<GluRows>(*tail) : std::nullopt;
   const float *from = x.f32(), *weight = u.f32();
   float* const to = y.f32();
   const bool split = plan.chunks < 4 * threads;  // deep layers: a task is a chunk and a block of its output channels
@@ -283,7 +316,8 @@ void upsample_conv_forward(const UpsampleShape& s, const Tensor& x, const Tensor
     const Chunk k = plan.chunk(s, split ? t / blocks : t);
     const Maps maps = gather(s, k, from, buffer);
     for (int64_t b = split ? t % blocks : 0; b < (split ? t % blocks + 1 : blocks); b++)
-      outputs(s, k, maps, weight, b * plan.block, std::min(plan.block, s.oc - b * plan.block), buffer + plan.map_floats, to);
+      outputs(s, k, maps, weight, b * plan.block, std::min(plan.block, s.oc - b * plan.block), buffer + plan.map_floats, to,
+              rows ? &*rows : nullptr);
   }
 }
 
