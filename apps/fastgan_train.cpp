@@ -51,7 +51,7 @@ void add_flags(CLI::App& app, Flags& f) {
   output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
   output(app.add_option("--on-collapse", f.on_collapse, "when training runs away: warn; stop (exit code 3, nothing good overwritten); rewind: back to a checkpoint from before, with other random numbers")->check(CLI::IsMember({"warn", "stop", "rewind"}))->capture_default_str());
   output(app.add_option("--max-rewinds", o.max_rewinds, "times to go back before it stops")->capture_default_str());
-  output(app.add_flag("--dry-run", f.dry_run, "print the parameters and the memory that the run needs, and stop"));
+  output(app.add_flag("--dry-run", f.dry_run, "print the layers with their outputs and parameters, and the memory that the run needs, and stop"));
   output(app.add_flag("--profile", o.profile, "print where the time went"));
   const auto training = group("Training");
   training(app.add_option("--batch", o.batch, "pictures a step")->capture_default_str());
@@ -207,6 +207,9 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const CLI::Error& e) {
     fmt::print(stderr, "fastgan_train: {}; see --help\n", e.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "fastgan_train: out of memory; use a smaller --batch, --size or width, or close other programs\n");
     return 2;
   } catch (const std::exception& e) {
     fmt::print(stderr, "fastgan_train: {}\n", e.what());

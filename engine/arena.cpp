@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 
@@ -20,11 +22,11 @@ Arena::Arena(Device device, bool planning, size_t limit) : device_(device), plan
 
 Arena::~Arena() {
   if (planning_) return;
-  for (auto [p, bytes] : segments_) {
+  for (const Segment& s : segments_) {
     if (device_ == Device::cpu)
-      munmap(p, bytes);
+      munmap(s.begin, s.bytes);
     else
-      gpu_runtime::release(p);
+      gpu_runtime::release(s.begin);
   }
 }
 
@@ -51,31 +53,36 @@ char* Arena::new_segment(size_t bytes) {
     p = static_cast<char*>(gpu_runtime::allocate(bytes));
     if (!p) throw Error(gpu_runtime::out_of_memory(bytes, stats_.reserved, gpu_runtime::memory()));
   }
-  segments_.emplace_back(p, bytes);
+  segments_.push_back({p, bytes, 0});
   stats_.reserved += bytes;
   blocks_[p] = Block{bytes, true, int(segments_.size()) - 1};
-  free_.emplace(bytes, p);
+  free_.emplace(bytes, int(segments_.size()) - 1, p);
   return p;
 }
 
 std::shared_ptr<void> Arena::allocate(size_t bytes) {
   bytes = round_up(bytes ? bytes : 1, kAlign);
   std::lock_guard lock(mutex_);
-  auto it = free_.lower_bound({bytes, nullptr});
+  auto it = free_.lower_bound({bytes, 0, nullptr});
   if (it == free_.end()) {
     new_segment(bytes);
-    it = free_.lower_bound({bytes, nullptr});
+    it = free_.lower_bound({bytes, 0, nullptr});
   }
-  char* p = it->second;
+  char* p = std::get<char*>(*it);
   free_.erase(it);
   Block& b = blocks_[p];
   if (b.bytes > bytes) {
     char* rest = p + bytes;
     blocks_[rest] = Block{b.bytes - bytes, true, b.segment};
-    free_.emplace(b.bytes - bytes, rest);
+    free_.emplace(b.bytes - bytes, b.segment, rest);
     b.bytes = bytes;
   }
   b.free = false;
+  Segment& s = segments_[size_t(b.segment)];
+  if (const size_t end = std::min(s.bytes, round_up(size_t(p - s.begin) + bytes, kHugePage)); end > s.touched) {
+    stats_.touched += end - s.touched;
+    s.touched = end;
+  }
   stats_.in_use += bytes;
   if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
   return std::shared_ptr<void>(p, [self = shared_from_this()](void* q) { self->release(static_cast<char*>(q)); });
@@ -89,20 +96,20 @@ void Arena::release(char* p) {
   it->second.free = true;
   auto next = std::next(it);
   if (next != blocks_.end() && next->second.free && next->second.segment == it->second.segment) {
-    free_.erase({next->second.bytes, next->first});
+    free_.erase({next->second.bytes, next->second.segment, next->first});
     it->second.bytes += next->second.bytes;
     blocks_.erase(next);
   }
   if (it != blocks_.begin()) {
     auto before = std::prev(it);
     if (before->second.free && before->second.segment == it->second.segment) {
-      free_.erase({before->second.bytes, before->first});
+      free_.erase({before->second.bytes, before->second.segment, before->first});
       before->second.bytes += it->second.bytes;
       blocks_.erase(it);
       it = before;
     }
   }
-  free_.emplace(it->second.bytes, it->first);
+  free_.emplace(it->second.bytes, it->second.segment, it->first);
 }
 
 Arena::Stats Arena::stats() const {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <tuple>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -23,6 +24,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   struct Stats {
     size_t in_use = 0, peak = 0;  // bytes of live tensors, now and at most
     size_t reserved = 0;          // bytes taken from the system
+    size_t touched = 0;           // of those, bytes up to the last one that a tensor has ever had: what the system has had to give
   };
 
   /// limit: bytes that the arena may take from the system, 0 for no limit.
@@ -62,8 +64,14 @@ class Arena : public std::enable_shared_from_this<Arena> {
   const size_t limit_;
   mutable std::mutex mutex_;
   std::map<char*, Block> blocks_;               // every block, by address
-  std::set<std::pair<size_t, char*>> free_;     // free blocks, by size and address: the first that fits is the best
-  std::vector<std::pair<char*, size_t>> segments_;
+  // Free blocks by size, segment and address: the first that fits is the best. Segments by their number, since the system puts them
+  // where it likes: a plan must choose as the run will.
+  std::set<std::tuple<size_t, int, char*>> free_;
+  struct Segment {
+    char* begin;
+    size_t bytes, touched;
+  };
+  std::vector<Segment> segments_;
   uintptr_t planned_end_ = uintptr_t(1) << 40;  // where the next imaginary segment starts
   Stats stats_;
   std::atomic<int> closed_ = 0;  // Closeds alive

@@ -17,6 +17,7 @@ namespace kiln {
 class Tape;
 class RandomSource;
 struct ConvCall;
+class LayerTable;
 
 /// What an op's time is booked under: the rows of the profile.
 enum class Work : uint8_t { convolution, matrix, pointwise, reduction, optimiser, data, count };
@@ -50,6 +51,7 @@ struct Context {
   LibraryOptions library;
   std::vector<ConvCall>* conv_calls = nullptr;  // where convolutions are noted, if anybody wants to know
   std::vector<Moved>* counts = nullptr;  // where every launcher's bytes are noted, in planning too; null: nowhere
+  LayerTable* layers = nullptr;  // where layers report their outputs (--dry-run); null: nowhere
 
   // Modes, changed for a scope by the guards below.
   Tape* tape = nullptr;      // where ops record; null records nothing

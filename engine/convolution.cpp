@@ -36,6 +36,8 @@ const char* name_of(ConvDirection d) {
 
 bool cpu_has_bf16() { return onednn::has_bf16(); }
 
+size_t convolution_plans() { return onednn::convolution_plans(); }
+
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
   note(ConvDirection::forward, s, x);
   const Uncounted uncounted(&Context::counts, nullptr);

@@ -38,4 +38,9 @@ void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy
 /// True where this CPU multiplies bf16 numbers (AVX512_BF16 or AMX). oneDNN emulates it elsewhere, slower than f32.
 bool cpu_has_bf16();
 
+/// Convolutions of different shapes that this thread has planned on a CPU, and about what each takes beside its tensors: oneDNN's
+/// description and code of it.
+size_t convolution_plans();
+constexpr size_t kConvolutionPlanBytes = 100'000;
+
 }  // namespace kiln

@@ -1,5 +1,6 @@
 #include "engine/convolution.h"
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "engine/matrix.h"
 #include "engine/ops.h"
 #include "engine/upsample_conv.h"
@@ -26,6 +27,7 @@ Var transposed(const Var& x, const Var& weight, int stride, int pad) {
   const ConvShape s = adjoint_shape(x.shape(), weight.shape(), stride, pad);
   const bool record = recording({&x, &weight});
   Var y(Tensor(Shape{s.n, s.h, s.w, s.c}, x.value.dtype()), record);
+  note_layer(weight.value, y.shape());
   conv_backward_data(s, x.value, weight.value, y.value);
   if (record)
     context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs = x.shape(),
@@ -54,6 +56,7 @@ Var upsample_in_products(const Var& x, const Var& weight) {
   const Tensor u(Shape{9, s.oc, s.c});
   KILN_RUN(Work::convolution, upsample_products(stream, int(s.oc), int(s.c), weight.value.f32(), u.f32()));
   Var y(Tensor(Shape{s.n, 2 * s.h, 2 * s.w, s.oc}), record);
+  note_layer(weight.value, y.shape());
   upsample_conv_forward(s, x.value, u, y.value);
   if (record)
     context().tape->push([s, xs, ws, xv = weight.node ? x.value : Tensor(), u = x.node ? u : Tensor(), xn = x.node, wn = weight.node,
@@ -78,6 +81,7 @@ Var conv_by_winograd(const WinogradShape& s, const Var& x, const Var& weight) {
   const Tensor u(Shape{16, s.oc, s.c});
   KILN_RUN(Work::convolution, winograd_weights(stream, int(s.oc), int(s.c), weight.value.f32(), u.f32()));
   Var y(Tensor(x.shape().with(-1, s.oc)), record);
+  note_layer(weight.value, y.shape());
   winograd_forward(s, x.value, u, y.value);
   if (record)
     context().tape->push([s, xs = x.shape(), ws = weight.shape(), xv = weight.node ? x.value : Tensor(), u = x.node ? u : Tensor(),
@@ -112,6 +116,7 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   }
   const bool record = recording({&x, &weight});
   Var y(Tensor(Shape{s.n, s.oh, s.ow, s.oc}, x.value.dtype()), record);
+  note_layer(weight.value, y.shape());
   conv_forward(s, x.value, weight.value, y.value);
   // Kept: the input for the weight's gradient, the weight for the input's; neither where nobody asks.
   if (record)
@@ -142,6 +147,7 @@ Var upsample_conv3x3(const Var& x, const Var& weight) {
   const bool record = recording({&weight});
   const DType t = weight.value.dtype();
   Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}, t), record);
+  note_derived(folded.value, weight.value);
   KILN_RUN(Work::pointwise, upsample_fold(stream, t, int(ws[0]), int(ws[3]), weight.value.data(), folded.value.data()));
   if (record)
     context().tape->push([ws, wn = weight.node, fn = folded.node] {
@@ -170,6 +176,7 @@ Var project(const Var& z, const Var& weight) {
   const Tensor zv = in_storage(z.value), flat(Shape{n, oc * kk}, t);
   matrix_product(false, true, n, oc * kk, c, zv, weight.value, flat);
   Var y(Tensor(Shape{n, ws[1], ws[2], oc}, t), record);
+  note_layer(weight.value, y.shape());
   KILN_RUN(Work::pointwise, transpose(stream, t, n, int(oc), int(kk), flat.data(), y.value.data()));
   if (record)
     context().tape->push([=, wv = weight.value, zn = z.node, wn = weight.node, yn = y.node] {

@@ -1,4 +1,5 @@
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "engine/ops.h"
 #include "kernels/norm.h"
 #include "kernels/pointwise.h"
@@ -28,6 +29,8 @@ Var normalise(const Var& x, BatchNorm& norm, NormFusion fusion, NoiseInjection* 
   const bool record = context().tape && (x.node || !frozen);
   const DType t = x.value.dtype();
   Var y(Tensor(fusion.glu ? x.shape().with(-1, c / 2) : x.shape(), t), record);
+  if (noise) note_layer(injection->weight.value, x.shape());
+  note_layer(norm.weight.value, y.shape());
   const Tensor channels(Shape{4, c});  // mean, inv_std, a, b
   float* k = channels.f32();
   const NormChannels ch{norm.weight.value.f32(), norm.bias.value.f32(), norm.running_mean.value.f32(),
@@ -77,6 +80,7 @@ Var inject_noise(const Var& x, NoiseInjection& injection, const Tensor& noise) {
   const bool frozen = context().weights_frozen, record = context().tape && (x.node || !frozen);
   const DType t = x.value.dtype();
   Var y(Tensor(x.shape(), t), record);
+  note_layer(injection.weight.value, y.shape());
   KILN_RUN(Work::pointwise, noise_forward(stream, t, rows, c, x.value.data(), noise.f32(), injection.weight.value.f32(), y.value.data()));
   if (record)
     context().tape->push([=, xn = x.node, yn = y.node, dw = frozen ? Tensor() : injection.weight.grad] {

@@ -67,10 +67,6 @@ Picture make_grid(const std::vector<Picture>& pictures, int columns, int gap, Rg
 /// Scaled down, its proportions kept, until neither side is longer than `longest` pixels (>= 1); a smaller one stays.
 Picture shrink_picture(const Picture& picture, int longest);
 
-/// The bytes of a lossy WebP file, quality 0 to 100. Sides up to 16383 pixels. Holds no time: equal in, equal out.
-/// Throws Error (no memory, a side that is too long).
-std::vector<uint8_t> encode_webp(const Picture& picture, float quality);
-
 using PngText = std::vector<std::pair<std::string, std::string>>;
 
 /// The bytes of an 8-bit RGB PNG. Text: keys of 1 to 79 ASCII characters, values UTF-8. Holds no time: equal in, equal

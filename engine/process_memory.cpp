@@ -1,5 +1,7 @@
 #include "engine/process_memory.h"
 
+#include <malloc.h>
+
 #include <fstream>
 #include <string>
 
@@ -16,5 +18,7 @@ ProcessMemory process_memory() {
   }
   return m;
 }
+
+void give_back_freed_memory() { malloc_trim(0); }
 
 }  // namespace kiln

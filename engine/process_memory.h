@@ -11,4 +11,7 @@ struct ProcessMemory {
 /// Zeros where /proc is not there.
 ProcessMemory process_memory();
 
+/// Gives what was freed back to the system. For where much of it will not be needed again: programs that train keep it otherwise.
+void give_back_freed_memory();
+
 }  // namespace kiln

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "kernels/pointwise.h"
 
 namespace kiln {
@@ -98,8 +99,10 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
                                                packed.dtype(), packed.data()));
   // For largest_sigma. A copy: a step's own memory must go back, so that the next one gets the same addresses.
   KILN_RUN(Work::reduction, scale(stream, DType::f32, sigma.count(), 1.f, sigma.f32(), sigma_.f32()));
-  for (size_t i = 0; i < weights_.size(); i++)
+  for (size_t i = 0; i < weights_.size(); i++) {
     weights_[i]->normalised = Var(packed.slice(packed_offsets_[i], weights_[i]->weight.shape), record);
+    note_derived(weights_[i]->normalised.value, weights_[i]->weight.value);
+  }
   if (!record) return;
 
   // The gradient belongs to the vectors of this forward: a later one will move them before our backward runs.

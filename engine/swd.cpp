@@ -488,6 +488,22 @@ int64_t SwdReference::bytes() const {
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
+SwdReference::Memory SwdReference::plan(int64_t count, int height, int width, int threads, const SwdOptions& o) {
+  if (count < 2) return {};
+  const int64_t levels = static_cast<int64_t>(level_shapes(height, width, o.min_level).size());
+  const int64_t pictures = std::min<int64_t>(o.pictures, count / 2), length = int64_t{o.patch} * o.patch * 3;
+  const int64_t descriptors = pictures * patches_for(pictures, o), f = sizeof(float);
+  const int64_t bytes = int64_t{height} * width * 3;
+  Memory m;
+  m.held = levels * o.directions * (length + 2 * descriptors) * f;
+  const int64_t clouds = levels * (descriptors + kTile) * length * f;  // of one set
+  // Per thread two groups of projections and the sort's scratch, or a pyramid; and the pictures being read.
+  const int64_t working = threads * std::max((2 * kGroup + 2) * descriptors * f, bytes * f * 2) + std::min(pictures, kPicturesAtOnce) * bytes;
+  m.building = m.held + 2 * clouds + working;
+  m.comparing = m.held + clouds + working;
+  return m;
+}
+
 std::string SwdReference::description() const {
   std::string sides;
   for (int side : levels()) sides += fmt::format(" {}", side);

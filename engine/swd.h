@@ -97,6 +97,12 @@ class SwdReference {
   /// Memory held between comparisons: at most about 8 x directions x max_descriptors a level (67 MB as the options
   /// stand). Building and comparing take some 20 MB a level more while they run.
   int64_t bytes() const;
+  /// What a reference of so many pictures will hold, and what building it and comparing with it take at most, on that many
+  /// threads: bytes. Zeros where there are fewer than two pictures.
+  struct Memory {
+    int64_t held = 0, building = 0, comparing = 0;  // the latter two include what is held
+  };
+  static Memory plan(int64_t count, int height, int width, int threads, const SwdOptions& options = {});
   /// Protocol, counts and memory in one line, for the log.
   std::string description() const;
 

@@ -103,6 +103,7 @@ void TrainingRun::start(Trainee& trainee) {
   if (step_ >= plan_.steps) fail("{}: the run has done {} steps already; give more with --steps", plan_.out.string(), step_);
   first_step_ = last_report_step_ = step_;
   directory_.write_text("config.json", plan_.config_file + "\n");
+  give_back_freed_memory();  // decoded pictures, initial weights
 }
 
 /// Writes a line of the log and lets the watch look at it.

@@ -1,33 +1,49 @@
 // What --dry-run prints: the layers, the parameters, and the memory that a run will need.
-#include "engine/error.h"
+#include <omp.h>
+
+#include "engine/file.h"
+#include "engine/layer_table.h"
+#include "engine/memory_plan.h"
 #include "models/fastgan_run.h"
 
 namespace kiln::fastgan {
 
 void dry_run(const RunOptions& o) {
   check(o);
+  const int64_t pictures = o.data.empty() ? 0 : int64_t(count_pictures(o.data));
   Context context(o.device, true, size_t(o.memory_gb * (1ull << 30)));
   UseContext use(context);
+  context.storage = o.precision;
   context.library = o.library;
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
-  const auto table = [](const char* title, const ParameterSet& set) {
-    fmt::print("{}\n", title);
-    for (const auto& e : set.entries())
-      if (e.kind == ParameterSet::Entry::parameter) fmt::print("  {:32} {:>18} {:>12}\n", e.name, e.shape.text(), e.count());
-    fmt::print("  {:32} {:>18} {:>12}\n", "total", "", set.parameter_count());
-  };
-  table("G", model.g_params);
-  table("D", model.d_params);
-  for (int i = 0; i < 2; i++) {
+  LayerTable layers;
+  layers.add("G", model.g_params);
+  layers.add("D", model.d_params);
+  context.layers = &layers;
+  const int64_t part = o.batch / o.accumulate, side = o.network.size;
+  const bool streams = uint64_t(pictures * side * side * 3) > dataset_options(o).max_bytes;
+  const PictureSet set(streams ? o.batch : 1, int(side), int(side));
+  const auto step = [&] {
     std::vector<Tensor> parts;
-    for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{o.batch / o.accumulate, o.network.size, o.network.size, 3});
-    model.iteration(parts, o.train);
-  }
-  model.sample(Tensor(Shape{std::min<int64_t>(o.batch / o.accumulate, int64_t(o.grid) * o.grid), o.network.nz}));
-  const Arena::Stats s = context.arena->stats();
-  fmt::print("memory: {} MB of tensors at the peak of a step with batch {} ({} MB reserved), and the pictures: {:.2f} MB each\n",
-             s.peak >> 20, o.batch, s.reserved >> 20, double(o.network.size) * o.network.size * 3 / 1048576.0);
+    for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{part, side, side, 3}, o.precision);
+    return model.iteration(parts, o.train);
+  };
+  Losses losses = step();  // of the last step: kept, as a run keeps them
+  context.layers = nullptr;
+  losses = {};
+  losses = step();
+  model.sample(Tensor(Shape{part, o.network.nz}));
+  model.reconstruct(Tensor(Shape{part, side, side, 3}, o.precision));
+  fmt::print("{}{}", layers.text("G"), layers.text("D"));
+  const DatasetOptions d = dataset_options(o);
+  const int threads = o.threads > 0 ? o.threads : omp_get_max_threads();
+  const MemoryPlan m = plan_memory(context, plan_of(o), pictures, int(side), d.max_bytes, threads);
+  if (o.data.empty())
+    fmt::print("pictures: {} each in memory; name their folder to have them counted\n", human_bytes(uint64_t(side * side * 3)));
+  else
+    fmt::print("pictures: {} files in {}{}\n", pictures, o.data.string(), streams ? ", which stream from the disk" : "");
+  fmt::print("{}", m.text());
 }
 
 }  // namespace kiln::fastgan

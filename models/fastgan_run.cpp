@@ -182,6 +182,21 @@ void FastganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
   write_png(directory.sample(step, "_recon"), make_grid(all, std::min(n, 8), 2));
 }
 
+}  // namespace
+
+DatasetOptions dataset_options(const RunOptions& o) {
+  DatasetOptions d;
+  d.folder = o.data;
+  d.size = o.network.size;
+  d.fit = o.fit;
+  d.background = o.background;
+  d.strict = o.strict;
+  d.threads = o.threads;
+  if (o.cache) d.cache_folder = default_cache_folder();
+  if (o.picture_memory_gb > 0) d.max_bytes = uint64_t(o.picture_memory_gb * double(1ull << 30));
+  return d;
+}
+
 RunPlan plan_of(const RunOptions& o) {
   RunPlan p;
   p.out = o.out;
@@ -206,21 +221,6 @@ RunPlan plan_of(const RunOptions& o) {
   p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
   p.console = o.console;
   return p;
-}
-
-}  // namespace
-
-DatasetOptions dataset_options(const RunOptions& o) {
-  DatasetOptions d;
-  d.folder = o.data;
-  d.size = o.network.size;
-  d.fit = o.fit;
-  d.background = o.background;
-  d.strict = o.strict;
-  d.threads = o.threads;
-  if (o.cache) d.cache_folder = default_cache_folder();
-  if (o.picture_memory_gb > 0) d.max_bytes = uint64_t(o.picture_memory_gb * double(1ull << 30));
-  return d;
 }
 
 RunResult train(const RunOptions& o) {

@@ -70,13 +70,15 @@ RunOptions from_json(const std::string& text, const std::string& source);
 /// Throws kiln::Error naming the flag and the remedy if a value is out of range.
 void check(const RunOptions& o);
 
-/// How a run reads its pictures.
+/// How a run reads its pictures, and what it does when.
 DatasetOptions dataset_options(const RunOptions& o);
+RunPlan plan_of(const RunOptions& o);
 
 /// Trains. Needs no current context: it makes its own. Throws kiln::Error.
 RunResult train(const RunOptions& o);
 
-/// Prints the table of parameters and the memory that the run will need, without allocating or computing anything of it.
+/// Prints the table of layers with their output shapes and parameters, and the memory that the run will need, without
+/// allocating or computing anything of it. Throws kiln::Error.
 void dry_run(const RunOptions& o);
 
 }  // namespace kiln::fastgan

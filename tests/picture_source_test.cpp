@@ -28,13 +28,6 @@ DatasetOptions options(const std::string& folder, const fs::path& cache, uint64_
 
 std::shared_ptr<const Dataset> open_set(const DatasetOptions& o) { return std::make_shared<const Dataset>(o); }
 
-/// The "N MB in all" that a run reports.
-int megabytes_in_all(const Finished& f) {
-  const size_t end = f.out.rfind(" MB in all"), begin = f.out.rfind(' ', end - 1);
-  REQUIRE(end != std::string::npos);
-  return std::stoi(f.out.substr(begin + 1, end - begin - 1));
-}
-
 }  // namespace
 
 TEST_CASE("picture source: every epoch shows every picture once, and a step's pictures depend on the step alone") {

@@ -45,4 +45,11 @@ std::vector<std::string> timeless_log(const std::string& run) {
   return lines;
 }
 
+int megabytes_in_all(const Finished& f) {
+  const size_t end = f.out.rfind(" MB in all");
+  REQUIRE(end != std::string::npos);
+  const size_t begin = f.out.rfind(' ', end - 1);
+  return std::stoi(f.out.substr(begin + 1, end - begin - 1));
+}
+
 }  // namespace kiln::test

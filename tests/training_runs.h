@@ -16,4 +16,7 @@ void refuses(const std::vector<std::string>& arguments, const std::vector<std::s
 /// The lines of a run's log without what depends on the clock and on where the pictures lie.
 std::vector<std::string> timeless_log(const std::string& run);
 
+/// The memory of the whole process that a finished run reports ("... N MB in all").
+int megabytes_in_all(const Finished& f);
+
 }  // namespace kiln::test

@@ -121,9 +121,14 @@ Plan make_plan(ConvDirection d, const ConvShape& s, DType t, bool with_primitive
   return p;
 }
 
-const Plan& plan(ConvDirection d, const ConvShape& s, DType t) {
-  using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
+using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
+std::map<Key, Plan>& all_plans() {
   static thread_local std::map<Key, Plan> plans;
+  return plans;
+}
+
+const Plan& plan(ConvDirection d, const ConvShape& s, DType t) {
+  std::map<Key, Plan>& plans = all_plans();
   const bool with_primitives = !context().planning;
   const Key key{int(d), int(t), with_primitives, s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh, s.kw, s.stride, s.pad, s.weights_transposed};
   auto it = plans.find(key);
@@ -163,6 +168,8 @@ bool has_bf16() {
   const unsigned bf16 = unsigned(dnnl::cpu_isa::avx512_core_bf16);
   return (unsigned(dnnl::get_effective_cpu_isa()) & bf16) == bf16;
 }
+
+size_t convolution_plans() { return all_plans().size(); }
 
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
   KILN_ASSERT(w.dtype() == x.dtype() && y.dtype() == x.dtype());

@@ -10,5 +10,6 @@ void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy
 void matrix_product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const Tensor& a, const Tensor& b,
                     const Tensor& c);
 bool has_bf16();  // see cpu_has_bf16()
+size_t convolution_plans();  // see kiln::convolution_plans()
 
 }  // namespace kiln::onednn

@@ -1,0 +1,47 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+
+#include "engine/convolution.h"
+#include "engine/file.h"
+#include "engine/picture_source.h"
+#include "engine/process_memory.h"
+
+namespace kiln {
+
+// What a run has beside all that can be counted: small blocks of the heap and pages of the libraries that a plan does not touch;
+// and for each thread its stack and the buffers of oneDNN's matrix products. Measured.
+constexpr size_t kHeap = 6 << 20, kThread = 1 << 20;
+
+MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count, int side, uint64_t max_picture_bytes, int threads) {
+  const Arena::Stats s = planned.arena->stats();
+  const uint64_t picture = uint64_t(side) * uint64_t(side) * 3;
+  MemoryPlan m;
+  m.tensors = s.peak;
+  m.arena = s.touched;
+  m.program = process_memory().resident + kHeap + size_t(threads) * kThread + convolution_plans() * kConvolutionPlanBytes;
+  const uint64_t set = uint64_t(count) * picture;
+  m.pictures = set <= max_picture_bytes ? set : uint64_t(PictureSource::kBatchesAhead + 2) * uint64_t(run.batch) * picture;
+  const SwdReference::Memory d = run.metric_every > 0 ? SwdReference::plan(count, side, side, threads) : SwdReference::Memory{};
+  m.distance = size_t(d.held);
+  // The samples, the sheet that they are laid on, and the sheet's PNG, which for noise is no smaller.
+  const size_t sheets = size_t(run.grid) * size_t(run.grid) * picture * 3 + size_t(run.batch) * picture * 4;
+  // The reference is built before the tensors are there.
+  const size_t building = size_t(d.building - d.held) > m.arena ? size_t(d.building - d.held) - m.arena : 0;
+  m.passing = std::max({sheets, size_t(d.comparing - d.held), building});
+  return m;
+}
+
+std::string MemoryPlan::text() const {
+  return fmt::format(
+      "memory: {} in all at the peak\n"
+      "  tensors            {:>10}  ({} live)\n"
+      "  pictures           {:>10}\n"
+      "  distance           {:>10}\n"
+      "  sheets, measuring  {:>10}\n"
+      "  program            {:>10}\n",
+      human_bytes(total()), human_bytes(arena), human_bytes(tensors), human_bytes(pictures), human_bytes(distance),
+      human_bytes(passing), human_bytes(program));
+}
+
+}  // namespace kiln

@@ -1,0 +1,31 @@
+// The memory that a training run will need, told before it starts: the tensors of a planning context, and what lies around
+// them.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "engine/context.h"
+#include "engine/training_run.h"
+
+namespace kiln {
+
+struct MemoryPlan {
+  // Bytes.
+  size_t tensors = 0;   // live at the peak
+  size_t arena = 0;     // what they take of the system: with the gaps between them
+  size_t pictures = 0;  // in memory as bytes: all of a set that fits, or the batches that are read ahead
+  size_t distance = 0;  // the sliced Wasserstein distance's, between measurements
+  size_t passing = 0;   // more for a while: the distance being built or compared, or the sheets of pictures
+  size_t program = 0;   // the program, its libraries, and the code that oneDNN makes for each convolution
+
+  /// The most that the process will take.
+  size_t total() const { return arena + pictures + distance + passing + program; }
+  /// A few lines for people.
+  std::string text() const;
+};
+
+/// `planned`: a planning context in which everything that allocates has been run. count: pictures in the set, of side pixels;
+/// 0 if it is not known. Called in the program that will train, or one like it.
+MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count, int side, uint64_t max_picture_bytes, int threads);
+
+}  // namespace kiln
