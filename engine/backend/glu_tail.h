@@ -1,5 +1,6 @@
 // What a convolution of our own does with its results where a GluTail follows it, pack by pack, before they leave the cache.
 #pragma once
+#include "engine/error.h"
 #include "engine/inference.h"
 #include "kernels/exec/pack.h"
 
