@@ -29,7 +29,7 @@ double ease(Easing e, double t) {
 int main(int argc, char** argv) {
   GeneratorFlags generator;
   LatentFlags latents;
-  std::string path = "spherical", easing = "sine", out = "interpolation.mp4";
+  std::string path = "spherical", easing = "sine", out = video_compiled_in() ? "interpolation.mp4" : "interpolation";
   double seconds = 2;
   bool loop = false;
   VideoOptions video;

@@ -185,7 +185,7 @@ TEST_CASE("sampler: less memory, smaller batches, and the estimate holds") {
   CHECK(free.batch() > 1);
   SamplerOptions o;
   bool smaller = false;
-  for (double gb : {0.13, 0.2, 1.0}) {
+  for (double gb : {0.08, 0.13, 0.2, 1.0}) {
     o.memory_gb = gb;
     CAPTURE(gb);
     Sampler s(t / "c.safetensors", o);

@@ -90,7 +90,7 @@ TEST_CASE("fastgan_tools: help needs nothing; mistakes that all share") {
     refuses(program, with({w.checkpoint}, {"--colour"}), {"--colour"});
     refuses(program, with({w.checkpoint}, {"--batch", "-1"}), {"--batch"});
     refuses(program, with({w.checkpoint}, {"--memory", "0.001"}), {"out of memory"});
-    refuses(program, with({w.checkpoint}, {"--device", "gpu"}), {"GPU"});
+    refuses(program, with({w.checkpoint}, {"--device", "gpu"}), {"--device"});
     refuses(program, with({w.checkpoint}, {"--threads", "x"}), {"--threads"});
   }
 }
