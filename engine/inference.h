@@ -54,10 +54,13 @@ class FixedGlu {
   Tensor operator()(const Tensor& x, const Tensor& noise = {}, const Tensor& gate = {}) const;
   bool noisy() const { return bool(strength_); }
   bool upsampling() const { return upsampling_; }
+  enum class Way : uint8_t { library, nine_products, winograd };
+  Way way() const { return way_; }
 
  private:
   Tensor bias_, strength_;
   bool upsampling_;
+  Way way_ = Way::library;
   Shape shape_;              // of the weight
   Tensor products_;          // the transformed weight, where one of our own ways is taken
   FixedConvolution library_;  // elsewhere
