@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/bench_sampling.h"
 #include "apps/start.h"
@@ -28,9 +29,9 @@ nlohmann::json parts_of(const Profile& profile, int64_t steps) {
   return parts;
 }
 
-/// On a GPU the timed iterations are one CUDA graph each, as in a training run; the parts come of a few more iterations behind
-/// them, since a profile waits for every launch.
-nlohmann::json measure(const RunOptions& o, int warm_up) {
+/// On a GPU the timed iterations are one CUDA graph each, as in a training run; the parts come of a few more iterations
+/// behind them, since a profile waits for every launch. Its own seconds are those between events around the graph.
+nlohmann::json measure(const RunOptions& o, int warm_up, bool parts_wanted) {
   if (o.threads > 0) omp_set_num_threads(o.threads);
   const bool gpu = o.device == Device::gpu;
   Context context(o.device);
@@ -59,7 +60,7 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
                                          random->uniform("augment.real", Shape{o.batch, kAugmentUniforms}));
     losses = model.iteration(real, o.train);
   };
-  std::vector<double> seconds;
+  std::vector<double> seconds, gpu_seconds;
   float last = 0;
   context.profile.on = !gpu;
   for (int64_t step = 0; step < warm_up + o.steps; step++) {
@@ -67,19 +68,25 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
       context.profile.seconds = {};
       context.profile.launches = {};
     }
+    std::optional<gpu_runtime::Timer> timer;
     const Stopwatch watch;
+    if (gpu) timer.emplace(context.stream);
     graph.run(iteration);
+    const double on_gpu = gpu ? timer->stop() / 1e3 : 0;
     last = losses.g.item();
-    if (step >= warm_up) seconds.push_back(watch.seconds());
+    if (step < warm_up) continue;
+    seconds.push_back(watch.seconds());
+    gpu_seconds.push_back(on_gpu);
   }
   if (!(last == last)) fail("the loss is not a number");
   int64_t profiled = o.steps;
-  if (gpu) {
+  const Arena::Stats memory = context.arena->stats();
+  if (gpu && parts_wanted) {
     context.profile = {};
     context.profile.on = true;
     for (profiled = 0; profiled < std::min<int64_t>(o.steps, 3); profiled++) graph.run(iteration);
   }
-  const nlohmann::json parts = parts_of(context.profile, profiled);
+  nlohmann::json parts = parts_of(context.profile, profiled);
   double all = 0, library = 0;
   for (const auto& [name, s] : parts.items()) all += s.get<double>();
   for (const Work work : {Work::convolution, Work::matrix}) library += parts[name_of(work)].get<double>();
@@ -88,12 +95,30 @@ nlohmann::json measure(const RunOptions& o, int warm_up) {
     for (double s : seconds) all += s / double(seconds.size());
   }
   std::sort(seconds.begin(), seconds.end());
+  std::sort(gpu_seconds.begin(), gpu_seconds.end());
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  return {{"size", side}, {"width", o.network.ngf}, {"batch", o.batch}, {"device", name_of(o.device)}, {"precision", name_of(o.precision)},
-          {"tf32", o.library.tf32}, {"autotune", o.library.autotune}, {"threads", omp_get_max_threads()},
-          {"seconds_per_step", seconds[seconds.size() / 2]}, {"fastest", seconds[0]}, {"other_share", 1 - library / all},
-          {"peak_mb", double(usage.ru_maxrss) / 1024}, {"tensor_mb", double(context.arena->stats().peak) / 1048576}, {"parts", parts}};
+  const double median = seconds[seconds.size() / 2];
+  nlohmann::json j{{"size", side},
+                   {"width", o.network.ngf},
+                   {"batch", o.batch},
+                   {"device", name_of(o.device)},
+                   {"precision", name_of(o.precision)},
+                   {"tf32", o.library.tf32},
+                   {"autotune", o.library.autotune},
+                   {"threads", omp_get_max_threads()},
+                   {"seconds_per_step", median},
+                   {"fastest", seconds[0]},
+                   {"images_per_second", double(o.batch) / median},
+                   {"peak_mb", double(usage.ru_maxrss) / 1024},
+                   {"tensor_mb", double(memory.peak) / 1048576},
+                   {"reserved_mb", double(memory.reserved) / 1048576}};
+  if (gpu) j["gpu_seconds_per_step"] = gpu_seconds[gpu_seconds.size() / 2];
+  if (!gpu || parts_wanted) {
+    j["other_share"] = 1 - library / all;
+    j["parts"] = std::move(parts);
+  }
+  return j;
 }
 
 }  // namespace
@@ -115,9 +140,10 @@ int main(int argc, char** argv) {
   app.add_option("--device", device, "cpu or gpu")->check(CLI::IsMember({"cpu", "gpu"}))->capture_default_str();
   app.add_flag("--tf32", o.library.tf32, "GPU: f32 products may be rounded to TF32");
   app.add_flag("--autotune", o.library.autotune, "GPU: each shape's best few plans are timed at its first call");
-  bool count = false, json = false, no_fold = false;
+  bool count = false, json = false, no_fold = false, no_parts = false;
   app.add_flag("--count", count, "run nothing: print launches, bytes and operations of a GPU's iteration as a Markdown table");
   app.add_flag("--json", json, "with --count: as one JSON object");
+  app.add_flag("--no-parts", no_parts, "GPU: no iterations behind the timed ones for the time by kind of work");
   app.add_flag("--no-fold", no_fold, "upsampling and convolution apart, as published");
   bool sampling = false;
   app.add_flag("--sample", sampling, "time sampling in place of training: steps are batches");
@@ -127,17 +153,17 @@ int main(int argc, char** argv) {
     o.network.fold_upsample = !no_fold;
     if (json && !count) fail("--json: goes with --count; without it the output is JSON anyway");
     if (count) {
-      for (const char* flag : {"--device", "--precision", "--tf32", "--autotune"})
+      for (const char* flag : {"--device", "--precision", "--tf32", "--autotune", "--no-parts"})
         if (app.count(flag)) fail("{}: --count counts a GPU's iteration in f32 and in 16 bits; leave it out", flag);
       const Count c = count_iteration(o);
-      fmt::print("{}\n", json ? to_json(c, o) : to_markdown(c));
+      fmt::print("{}\n", json ? to_json(c, plan_memory(o), o) : to_markdown(c));
       return 0;
     }
     o.device = device == "gpu" ? Device::gpu : Device::cpu;
     if (o.device == Device::gpu) gpu_runtime::require();
     o.precision = precision_from_name(precision, o.device);
     check(o);
-    fmt::print("{}\n", (sampling ? measure_sampling(o, warm_up) : measure(o, warm_up)).dump());
+    fmt::print("{}\n", (sampling ? measure_sampling(o, warm_up) : measure(o, warm_up, !no_parts)).dump());
     return 0;
   } catch (const CLI::CallForHelp&) {
     fmt::print("{}", app.help());

@@ -4,13 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "apps/start.h"
 #include "bench/kernel_bench.h"
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
+#include "engine/file.h"
 #include "engine/random.h"
 #include "models/fastgan.h"
 
@@ -49,35 +50,38 @@ void print(const nlohmann::json& r) {
   std::fflush(stdout);
 }
 
+/// What the device can do at most; tflop_per_s by type.
+struct Limits {
+  double gb_per_s = 0;
+  std::map<DType, double> tflop_per_s;
+};
+
 nlohmann::json measure(const Case& c, const Method& m, const Limits& limits) {
   nlohmann::json r{{"kernel", c.kernel}, {"shape", c.shape}, {"dtype", name_of(c.dtype)}, {"correct", nullptr}, {"ms", nullptr},
                    {"gbps", nullptr},    {"tflops", nullptr}, {"share_of_limit", nullptr}, {"unfused_ms", nullptr}};
-  Prepared p;
-  double error = 0;
   try {
-    p = c.prepare();
-    error = p.error();
-  } catch (const Error& e) {  // no memory for it, or no library for it on this device
+    const Prepared p = c.prepare();
+    const double error = p.error();
+    r["error"] = std::isfinite(error) ? nlohmann::json(error) : nlohmann::json("nan");
+    r["correct"] = error <= 1;  // a NaN is not
+    const Amount amount = amount_of(p.run);
+    const Spread time = time_of(p.run, m);
+    r["ms"] = time.median;
+    r["ms_low"] = time.low;
+    r["ms_high"] = time.high;
+    r["bytes"] = amount.bytes;
+    const double gbps = double(amount.bytes) / (time.median * 1e6), tflops = amount.flops / (time.median * 1e9);
+    r["gbps"] = gbps;
+    double share = gbps / limits.gb_per_s;
+    if (amount.flops > 0) {
+      r["tflops"] = tflops;
+      if (const double most = limits.tflop_per_s.at(c.dtype); most > 0) share = std::max(share, tflops / most);
+    }
+    r["share_of_limit"] = share;
+    if (p.unfused) r["unfused_ms"] = time_of(p.unfused, m).median;
+  } catch (const std::exception& e) {  // no memory for it, or no library for it on this device
     r["skipped"] = e.what();
-    return r;
   }
-  r["error"] = std::isfinite(error) ? nlohmann::json(error) : nlohmann::json("nan");
-  r["correct"] = error <= 1;  // a NaN is not
-  const Amount amount = amount_of(p.run);
-  const Spread time = time_of(p.run, m);
-  r["ms"] = time.median;
-  r["ms_low"] = time.low;
-  r["ms_high"] = time.high;
-  r["bytes"] = amount.bytes;
-  const double gbps = double(amount.bytes) / (time.median * 1e6), tflops = amount.flops / (time.median * 1e9);
-  r["gbps"] = gbps;
-  double share = gbps / limits.gb_per_s;
-  if (amount.flops > 0) {
-    r["tflops"] = tflops;
-    if (limits.tflop_per_s > 0) share = std::max(share, tflops / limits.tflop_per_s);
-  }
-  r["share_of_limit"] = share;
-  if (p.unfused) r["unfused_ms"] = time_of(p.unfused, m).median;
   return r;
 }
 
@@ -101,40 +105,50 @@ int run(Flags f) {
   const Method method = f.quick ? Method{3, 16 << 20} : Method{};
 
   std::vector<Case> cases;
+  std::vector<int> size_of_case;
   for (int size : f.sizes)
     for (const std::string& t : f.dtypes)
       for (Case& c : all_cases({size, f.width, f.batch}, dtype_from(t)))
-        if (f.filter.empty() || c.kernel.find(f.filter) != std::string::npos) cases.push_back(std::move(c));
+        if (f.filter.empty() || c.kernel.find(f.filter) != std::string::npos) {
+          cases.push_back(std::move(c));
+          size_of_case.push_back(size);
+        }
   if (cases.empty()) fail("--filter {}: no kernel has this in its name; --list prints the names", f.filter);
   if (f.list) {
     for (const Case& c : cases) fmt::print("{} {} {}\n", c.kernel, c.shape, name_of(c.dtype));
     return 0;
   }
-  std::ofstream file;
-  if (!f.json.empty()) {
-    file.open(f.json);
-    if (!file) fail("--json {}: cannot be written; choose another place", f.json);
-  }
-  const Limits limits = measure_limits(method, f.quick);
-  const std::string device = gpu ? gpu_runtime::describe() : fmt::format("cpu, {} threads", omp_get_max_threads());
-  fmt::print("{}: a copy moves {:.1f} GB/s; a large f32 matrix product does {}\n", device, limits.gb_per_s,
-             limits.tflop_per_s > 0 ? fmt::format("{:.3f} TFLOP/s", limits.tflop_per_s) : "not run on this device yet");
-  fmt::print(kTitle, "kernel", "shape", "type", "right", "ms", "spread", "GB/s", "TFLOP/s", "limit", "unfused ms", "gains");
   nlohmann::json results = nlohmann::json::array();
+  // After every case: a run that is stopped leaves what it has.
+  const auto keep = [&] {
+    if (f.json.empty()) return;
+    const std::string text = results.dump(1) + "\n";
+    AtomicFile file(f.json);
+    file.write(text.data(), text.size());
+    file.commit(false);
+  };
+  keep();
+  Limits limits{copy_gb_per_s(method, f.quick), {}};
+  const std::string device = gpu ? gpu_runtime::describe() : fmt::format("cpu, {} threads", omp_get_max_threads());
+  fmt::print("{}: a copy moves {:.1f} GB/s; a large matrix product does", device, limits.gb_per_s);
+  for (const std::string& name : f.dtypes) {
+    const double most = limits.tflop_per_s[dtype_from(name)] = matrix_tflop_per_s(dtype_from(name), method, f.quick);
+    fmt::print(" {} in {}{}", most > 0 ? fmt::format("{:.3f} TFLOP/s", most) : "not run on this device", name,
+               name == f.dtypes.back() ? "\n" : ",");
+  }
+  fmt::print(kTitle, "kernel", "shape", "type", "right", "ms", "spread", "GB/s", "TFLOP/s", "limit", "unfused ms", "gains");
   bool all_right = true;
-  for (const Case& c : cases) {
+  for (size_t i = 0; i < cases.size(); i++) {
+    const Case& c = cases[i];
     nlohmann::json r = measure(c, method, limits);
+    r["size"] = size_of_case[i];
     r["device"] = device;
     r["copy_gbps"] = limits.gb_per_s;
-    r["matrix_tflops"] = limits.tflop_per_s;
+    r["matrix_tflops"] = limits.tflop_per_s.at(c.dtype);
     print(r);
     if (r["correct"].is_boolean() && !r["correct"].get<bool>()) all_right = false;
     results.push_back(std::move(r));
-  }
-  if (file.is_open()) {
-    file << results.dump(1) << "\n";
-    file.close();
-    if (!file) fail("--json {}: writing it failed; is the disk full?", f.json);
+    keep();
   }
   if (!all_right) fmt::print(stderr, "bench_kernels: a kernel's results are wrong: see WRONG above\n");
   return all_right ? 0 : 1;

@@ -1,10 +1,13 @@
-// Batch norm with what is fused around it: statistics, forward and backward, at the largest maps of G and D.
+// Batch norm with what is fused around it: statistics, forward and backward, and what is left of it in a network that
+// is only used, at the largest maps of G and D.
 #include <algorithm>
 #include <cmath>
 #include <memory>
 
 #include "bench/kernel_bench.h"
 #include "engine/ops.h"
+#include "kernels/gate.h"
+#include "kernels/inference.h"
 #include "kernels/norm.h"
 #include "kernels/pointwise.h"
 #include "models/fastgan.h"
@@ -181,6 +184,50 @@ Prepared backward(DType t, const Shape& s, bool glu, bool noisy) {
   return p;
 }
 
+/// What a network in use has of its batch norms: a bias, noise of one strength a channel, and GLU. Unfused it is the
+/// noise, a normalisation with mean 0 and deviation 1, and GLU.
+Prepared biased(DType t, const Shape& s) {
+  auto n = std::make_shared<Norm>(t, s, true, true);
+  const int c = n->c, h = c / 2;
+  const int64_t pixels = s[1] * s[2];
+  const Tensor strength(Shape{c}), gate = normals("gate", Shape{s[0], h}, DType::f32), gate_t = normals("gate", Shape{s[0], h}, t);
+  const Tensor y = poisoned(n->dy.shape(), t), ungated(n->dy.shape(), t);
+  KILN_RUN(Work::data, fill(stream, DType::f32, c, n->weight.item(), strength.data()));
+  KILN_RUN(Work::data, fill(stream, DType::f32, c, 1.f, n->gamma.data()));
+  std::vector<float> running(size_t(2 * c), 0.f);
+  std::fill(running.begin() + c, running.end(), 1 - kEps);
+  n->running.upload(running.data());
+  KILN_RUN(Work::reduction, norm_prepare(stream, t, n->rows, c, n->x.data(), NormFusion{}, n->ch(), kEps, kMomentum,
+                                         false, n->scratch.f32()));
+  n->make_room();
+  Prepared p;
+  p.run = [=] {
+    KILN_RUN(Work::pointwise,
+             biased_glu(stream, t, n->rows, h, n->x.data(), n->beta.f32(), n->noise.f32(), strength.f32(), pixels, gate.f32(),
+                        y.data()));
+  };
+  p.unfused = [=] {
+    n->unfused_forward(ungated);
+    KILN_RUN(Work::pointwise, gate_forward(stream, t, s[0], pixels, h, ungated.data(), gate_t.data(), y.data()));
+  };
+  p.error = [=, run = p.run] {
+    poison(y);
+    run();
+    const std::vector<float> x = n->x.to_vector(), beta = n->beta.to_vector(), noise = n->noise.to_vector(), g = gate.to_vector();
+    const double w = double(n->weight.item());
+    Comparison check(t);
+    check.add(y, [&](int64_t i) {
+      const int64_t r = i / h, k = i % h;
+      const auto z = [&](int64_t j) {
+        return double(x[size_t(r * c + j)]) + double(beta[size_t(j)]) + w * double(noise[size_t(r)]);
+      };
+      return z(k) / (1 + std::exp(-z(k + h))) * double(g[size_t(r / pixels * h + k)]);
+    });
+    return check.error();
+  };
+  return p;
+}
+
 }  // namespace
 
 void add_norm_cases(std::vector<Case>& cases, const Scale& s, DType t) {
@@ -194,6 +241,8 @@ void add_norm_cases(std::vector<Case>& cases, const Scale& s, DType t) {
   };
   const int noisy = s.size >= 512 ? 512 : s.size >= 128 ? 128 : 32;  // the largest stage that injects noise
   add("glu_noise", noisy, 2 * generator_channels(noisy, s.width), true, true);
+  const Shape injected{s.batch, noisy, noisy, 2 * generator_channels(noisy, s.width)};
+  cases.push_back({"biased_glu", injected.text(), t, [=] { return biased(t, injected); }});
   add("glu", s.size, 2 * generator_channels(s.size, s.width), true, false);
   const int down = (s.size < 256 ? s.size : 256) / 2;
   add("leaky", down, discriminator_channels(down, s.width), false, false);

@@ -174,6 +174,32 @@ Prepared resize(DType t, const ResizeShape& s, Size which) {
   return p;
 }
 
+/// The quarter of a map, out_h x out_w, that corner 2 (bottom left) is.
+Prepared crop(DType t, const ResizeShape& s, bool adjoint) {
+  const Shape large{s.n, s.h, s.w, s.c}, small{s.n, s.out_h, s.out_w, s.c};
+  const Tensor x = normals("x", adjoint ? small : large, t), y = poisoned(adjoint ? large : small, t),
+               corner(Shape{1}, DType::i32);
+  const int32_t bottom_left = 2;
+  corner.upload(&bottom_left);
+  Prepared p;
+  p.run = [=] {
+    if (adjoint)
+      KILN_RUN(Work::pointwise, corner_crop_backward(stream, t, s, corner.as<int32_t>(), x.data(), y.data()));
+    else
+      KILN_RUN(Work::pointwise, corner_crop_forward(stream, t, s, corner.as<int32_t>(), x.data(), y.data()));
+  };
+  p.error = check(y, p.run, [=] {
+    return [=, x = on_host(x)](int64_t k) {
+      const int64_t oh = y.shape()[1], ow = y.shape()[2], ih = adjoint ? s.out_h : s.h, iw = adjoint ? s.out_w : s.w;
+      const int64_t c = k % s.c, j = k / s.c % ow, i = k / s.c / ow % oh, n = k / s.c / ow / oh;
+      const int64_t row = adjoint ? i - (s.h - s.out_h) : i + (s.h - s.out_h);
+      if (row < 0 || row >= ih || j >= iw) return 0.0;
+      return at(x, ((n * ih + row) * iw + j) * s.c + c);
+    };
+  });
+  return p;
+}
+
 Prepared combination(DType t, const Shape& s) {
   const Tensor x = normals("x", s, t), y = normals("y", s, t), z = poisoned(s, t);
   Prepared p;
@@ -187,6 +213,14 @@ Prepared scaled(DType t, const Shape& s) {
   Prepared p;
   p.run = [=] { KILN_RUN(Work::pointwise, scale(stream, t, x.count(), 0.5f, x.data(), y.data())); };
   p.error = check(y, p.run, [=] { return [x = on_host(x)](int64_t i) { return 0.5 * at(x, i); }; });
+  return p;
+}
+
+Prepared filled(DType t, const Shape& s) {
+  const Tensor y = poisoned(s, t);
+  Prepared p;
+  p.run = [=] { KILN_RUN(Work::pointwise, fill(stream, t, y.count(), 0.5f, y.data())); };
+  p.error = check(y, p.run, [] { return [](int64_t) { return 0.5; }; });
   return p;
 }
 
@@ -307,8 +341,18 @@ void add_pointwise_cases(std::vector<Case>& cases, const Scale& s, DType t) {
   sized("upsample_backward", up, s.size, up_c, Size::nearest_adjoint);
   sized("nearest_forward", s.size, s.size / 2 < 128 ? s.size / 2 : 128, 3, Size::nearest);
 
+  const auto cropped = [&](const std::string& name, int side, int64_t c, bool adjoint) {
+    const ResizeShape r{s.batch, side, side, side / 2, side / 2, int(c)};
+    add(
+        name, Shape{s.batch, side, side, c}.text() + " to " + std::to_string(side / 2),
+        [=] { return crop(t, r, adjoint); }, t);
+  };
+  cropped("corner_crop_forward", s.size, 3, false);
+  cropped("corner_crop_backward", 16, fastgan::discriminator_channels(16, s.width), true);
   add("linear_combination", map.text(), [=] { return combination(t, map); }, t);
   add("scale", map.text(), [=] { return scaled(t, map); }, t);
+  add(
+      "fill", map.text(), [=] { return filled(t, map); }, t);
   if (t != DType::f32) add("cast", map.text(), [=] { return casting(t, map); }, t);
   const int small = s.size / 2 < 128 ? s.size / 2 : 128;
   const Shape target{s.batch, small, small, 3};

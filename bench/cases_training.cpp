@@ -1,17 +1,19 @@
-// What a step does once for all layers or all parameters: spectral norm, Adam with the moving average, the data path with its
-// augmentation, random numbers; and the convolutions where a fold is the question.
+// What a step does once for all layers or all parameters: spectral norm, Adam with the moving average, the check for
+// overflow; the data path with its augmentation, and random numbers.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
+#include <utility>
 
 #include "bench/composition.h"
 #include "bench/kernel_bench.h"
 #include "engine/ops.h"
 #include "engine/parameters.h"
-#include "kernels/fold.h"
 #include "kernels/philox.h"
 #include "kernels/pointwise.h"
 #include "kernels/random.h"
+#include "kernels/step.h"
 #include "models/fastgan.h"
 
 namespace kiln::bench {
@@ -294,7 +296,7 @@ Prepared gathering(DType t, const Scale& scale) {
   return p;
 }
 
-// ---- random numbers, folds, convolutions -----------------------------------------------------------------------------
+// ---- random numbers, and what an optimiser does besides -------------------------------------------------------------
 
 Prepared random_numbers(int64_t samples, int64_t per, bool normal) {
   const Tensor out = poisoned(Shape{samples, per}), step = zeros(Shape{2}, DType::i32);
@@ -325,49 +327,51 @@ Prepared random_numbers(int64_t samples, int64_t per, bool normal) {
   return p;
 }
 
-Prepared fold(int o, int i, bool backward) {
-  const Shape three{o, 3, 3, i}, four{o, 4, 4, i};
-  const Tensor x = normals("w", backward ? four : three, DType::f32), y = poisoned(backward ? three : four);
+/// The gradients' check for overflow, of all parameters of G.
+Prepared finite(const Scale& s) {
+  fastgan::Generator network(Layers::config(s));
+  const int64_t n = ParameterSet(network, false).values.count();
+  const Tensor x = normals("grads", Shape{n}, DType::f32), check = poisoned(Shape{1}), scratch(Shape{32});
   Prepared p;
-  p.run = [=] {
-    if (backward)
-      KILN_RUN(Work::pointwise, upsample_fold_backward(stream, o, i, x.f32(), y.f32()));
-    else
-      KILN_RUN(Work::pointwise, upsample_fold(stream, DType::f32, o, i, x.data(), y.data()));
-  };
+  p.run = [=] { KILN_RUN(Work::optimiser, check_finite(stream, n, x.f32(), check.f32(), scratch.f32())); };
   p.error = [=, run = p.run] {
-    poison(y);
+    poison(check);
     run();
-    const std::vector<float> w = x.to_vector();
-    // Tap t of three is in taps k of four where k + t is 2 or 3: K = (w2, w1 + w2, w0 + w1, w0).
-    const auto touches = [](int64_t k, int64_t t) { return k + t == 2 || k + t == 3; };
     Comparison c(DType::f32);
-    c.add(y, [&](int64_t e) {
-      const int64_t mine = backward ? 3 : 4, other = 7 - mine, ch = e % i, px = e / i % mine, py = e / i / mine % mine, out = e / i / mine / mine;
-      double sum = 0;
-      for (int64_t a = 0; a < other; a++)
-        for (int64_t b = 0; b < other; b++)
-          if (touches(a, py) && touches(b, px)) sum += double(w[size_t(((out * other + a) * other + b) * i + ch)]);
-      return sum;
-    });
+    c.add(double(check.item()), 0);
+    std::vector<float> planted = x.to_vector();
+    for (const size_t at : {size_t(0), size_t(n / 2), size_t(n - 1)}) {
+      const float before = std::exchange(planted[at], std::numeric_limits<float>::infinity());
+      x.upload(planted.data());
+      run();
+      c.add(std::isnan(check.item()) ? 0 : 1, 0);
+      planted[at] = before;
+    }
+    x.upload(planted.data());
     return c.error();
   };
   return p;
 }
 
-/// Upsampling and a 3x3 convolution as one transposed convolution, beside the two apart.
-Prepared folded_convolution(const Shape& shape, int64_t o) {
-  const Tensor x = normals("x", shape, DType::f32), w = normals("w", Shape{o, 3, 3, shape[3]}, DType::f32);
-  const auto y = std::make_shared<Tensor>();
+/// The average of the batch norms' running statistics.
+Prepared ema(const Scale& s) {
+  fastgan::Generator network(Layers::config(s));
+  const int64_t n = ParameterSet(network, false).statistics.count();
+  const Tensor value = normals("value", Shape{n}, DType::f32), average = normals("average", Shape{n}, DType::f32);
+  const Tensor state = zeros(Shape{sizeof(OptimiserState) / 4}, DType::i32);
+  OptimiserState done{};
+  done.decay = 0.75f;
+  done.unscale = 1;
+  state.upload(&done);
   Prepared p;
-  p.run = [=] { *y = upsample_conv3x3(Var(x), Var(w)).value; };
-  p.unfused = [=] { *y = conv2d(upsample2x(Var(x)), Var(w), 1, 1).value; };
-  p.error = [=, run = p.run, unfused = p.unfused] {
+  p.run = [=] {
+    KILN_RUN(Work::optimiser, ema_update(stream, n, state.as<OptimiserState>(), value.f32(), average.f32()));
+  };
+  p.error = [=, run = p.run] {
+    const std::vector<float> v = value.to_vector(), before = average.to_vector();
     run();
-    const Tensor got = *y;
-    unfused();
     Comparison c(DType::f32);
-    c.add(got, *y);
+    c.add(average, [&](int64_t i) { return 0.75 * double(before[size_t(i)]) + 0.25 * double(v[size_t(i)]); });
     return c.error();
   };
   return p;
@@ -376,7 +380,6 @@ Prepared folded_convolution(const Shape& shape, int64_t o) {
 }  // namespace
 
 void add_training_cases(std::vector<Case>& cases, const Scale& s, DType t) {
-  using fastgan::generator_channels;
   const std::string picture = Shape{s.batch, s.size, s.size, 3}.text(), network = "G" + std::to_string(s.size);
   cases.push_back({"gather_augmented", picture, t, [=] { return gathering(t, s); }});
   cases.push_back({"augment_forward", picture, t, [=] { return augmentation(t, s); }});
@@ -385,18 +388,12 @@ void add_training_cases(std::vector<Case>& cases, const Scale& s, DType t) {
   cases.push_back({"spectral_normalise", network, t, [=] { return spectral_forward(s); }});
   cases.push_back({"spectral_backward", network, t, [=] { return spectral_gradient(s); }});
   cases.push_back({"adam_ema", network, t, [=] { return adam(s); }});
+  cases.push_back({"ema_update", network, t, [=] { return ema(s); }});
+  cases.push_back({"check_finite", network, t, [=] { return finite(s); }});
   const int noisy = s.size >= 512 ? 512 : s.size >= 128 ? 128 : 32;
   const Shape noise{s.batch, int64_t(noisy) * noisy};
   cases.push_back({"random_normal", noise.text(), t, [=] { return random_numbers(noise[0], noise[1], true); }});
   cases.push_back({"random_uniform", noise.text(), t, [=] { return random_numbers(noise[0], noise[1], false); }});
-  const int o = int(2 * generator_channels(8, s.width)), i = int(generator_channels(4, s.width));
-  cases.push_back({"upsample_fold", Shape{o, 3, 3, i}.text(), t, [=] { return fold(o, i, false); }});
-  cases.push_back({"upsample_fold_backward", Shape{o, 3, 3, i}.text(), t, [=] { return fold(o, i, true); }});
-  for (int to : {32, s.size}) {
-    const Shape from{s.batch, to / 2, to / 2, generator_channels(to / 2, s.width)};
-    const int64_t out = 2 * generator_channels(to, s.width);
-    cases.push_back({"upsample_conv3x3", from.text() + " to " + std::to_string(out), t, [=] { return folded_convolution(from, out); }});
-  }
 }
 
 }  // namespace kiln::bench

@@ -5,10 +5,11 @@
     python3 bench/fastgan_torch.py --size 256 --width 64 --batch 8 --steps 10 --threads 2
     python3 bench/fastgan_torch.py --size 256 --device cuda --no-tf32
     python3 bench/fastgan_torch.py --size 64 --amp bf16
-    python3 bench/fastgan_torch.py --size 256 --device cuda --amp f16 --layout channels_last --cudnn-benchmark --compile
+    python3 bench/fastgan_torch.py --size 256 --device cuda --amp f16 --layout channels_last --cudnn-benchmark --fused --compile
 
 --amp runs both networks and the losses under autocast, float16 without loss scaling: a measure of speed and memory, not a way to
-train. --compile compiles both networks with mode="reduce-overhead", which on a GPU captures CUDA graphs.
+train. --fused takes Adam's fused kernel, and averages all parameters in a few launches. --compile compiles both networks with
+mode="reduce-overhead", which on a GPU captures CUDA graphs.
 
 The iteration is the published one with squared error as its reconstruction loss (tests/golden/fastgan_reference.py: train_step):
 float32 (or --amp), PyTorch's own spectral norm, batch norm, Adam; G's parameters averaged; all random numbers drawn inside the timed part.
@@ -44,6 +45,7 @@ def arguments():
     parser.add_argument("--skip-d-grads", action="store_true", help="no gradients of D's weights in G's step")
     parser.add_argument("--no-tf32", action="store_true", help="cuda: convolutions in true float32 (PyTorch's default is TF32)")
     parser.add_argument("--cudnn-benchmark", action="store_true", help="cuda: let cuDNN try its algorithms first")
+    parser.add_argument("--fused", action="store_true", help="Adam fused, the average by foreach")
     parser.add_argument("--compile", action="store_true", help='torch.compile, mode="reduce-overhead"')
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -65,6 +67,15 @@ def measure(args, layout):
     g = fastgan.initialise(fastgan.Generator(args.size, args.width)).to(args.device, memory_format=memory_format)
     d = fastgan.initialise(fastgan.Discriminator(args.size, args.width)).to(args.device, memory_format=memory_format)
     opt_g, opt_d = fastgan.adam(g), fastgan.adam(d)
+    if args.fused:
+        for optimiser in (opt_g, opt_d):
+            optimiser.param_groups[0]["fused"] = True
+
+        @torch.no_grad()
+        def average(averages, tensors, decay=0.999):
+            torch._foreach_lerp_(averages, list(tensors), 1 - decay)
+
+        fastgan.average = average
     averages = [p.detach().clone() for p in g.parameters()]
     reals = (torch.rand(args.batch, 3, args.size, args.size, device=args.device) * 2 - 1).to(memory_format=memory_format)
 
@@ -92,14 +103,17 @@ def measure(args, layout):
 
     if on_gpu:
         peak = torch.cuda.max_memory_allocated() / 2**20
+        reserved = torch.cuda.max_memory_reserved() / 2**20
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     line = {"name": "fastgan_train_step", "size": args.size, "width": args.width, "batch": args.batch, "layout": layout,
             "torch_version": torch.__version__, "seconds_per_step": round(statistics.median(seconds), 6),
             "peak_mb": round(peak, 1), "min_seconds": round(min(seconds), 6), "max_seconds": round(max(seconds), 6),
-            "steps": args.steps, "amp": args.amp, "skip_d_grads": args.skip_d_grads, "device": args.device, "compile": args.compile}
+            "steps": args.steps, "amp": args.amp, "skip_d_grads": args.skip_d_grads, "device": args.device, "compile": args.compile,
+            "fused": args.fused}
     if on_gpu:
-        line |= {"gpu": torch.cuda.get_device_name(), "tf32": not args.no_tf32, "cudnn_benchmark": args.cudnn_benchmark}
+        line |= {"reserved_mb": round(reserved, 1), "gpu": torch.cuda.get_device_name(), "tf32": not args.no_tf32,
+                 "cudnn_benchmark": args.cudnn_benchmark}
     else:
         line["threads"] = torch.get_num_threads()
     print(json.dumps(line), flush=True)
@@ -117,7 +131,7 @@ def main():
             options += [f"--{name}", str(getattr(args, name))]
         if args.amp:
             options += ["--amp", args.amp]
-        for name in ("skip_d_grads", "no_tf32", "cudnn_benchmark", "compile"):
+        for name in ("skip_d_grads", "no_tf32", "cudnn_benchmark", "compile", "fused"):
             if getattr(args, name):
                 options.append("--" + name.replace("_", "-"))
         subprocess.run([sys.executable, __file__, *options], check=True)

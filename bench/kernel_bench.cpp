@@ -33,6 +33,7 @@ size_t sample_step(int64_t n, int64_t most) { return n > most ? size_t(n / most)
 
 std::vector<Case> all_cases(const Scale& s, DType t) {
   std::vector<Case> cases;
+  add_convolution_cases(cases, s, t);
   add_norm_cases(cases, s, t);
   add_pointwise_cases(cases, s, t);
   add_training_cases(cases, s, t);
@@ -130,22 +131,23 @@ Amount amount_of(const std::function<void()>& f) {
   return w;
 }
 
-Limits measure_limits(const Method& m, bool quick) {
-  const bool gpu = context().device == Device::gpu;
-  Limits limits;
+double copy_gb_per_s(const Method& m, bool quick) {
   const int64_t n = (quick ? 16 : 256) << 18;  // 16 or 256 MB
   const Tensor x = uniforms("copy", Shape{n}), y(Shape{n});
   const auto copy = [&] { KILN_RUN(Work::pointwise, scale(stream, DType::f32, n, 1.f, x.data(), y.data())); };
-  limits.gb_per_s = double(amount_of(copy).bytes) / (time_of(copy, m).median * 1e6);
-  const int64_t side = quick ? 512 : gpu ? 8192 : 2048;
-  const Tensor a = uniforms("a", Shape{side, side}), b = uniforms("b", Shape{side, side}), c(Shape{side, side});
-  const auto product = [&] { matrix_product(false, false, side, side, side, a, b, c); };
+  return double(amount_of(copy).bytes) / (time_of(copy, m).median * 1e6);
+}
+
+double matrix_tflop_per_s(DType t, const Method& m, bool quick) {
+  const int64_t side = quick ? 512 : context().device == Device::gpu ? 8192 : 2048;
   try {
-    limits.tflop_per_s = amount_of(product).flops / (time_of(product, m).median * 1e9);
+    const Tensor a = normals("a", Shape{side, side}, t), b = normals("b", Shape{side, side}, t),
+                 c(Shape{side, side}, t);
+    const auto product = [&] { matrix_product(false, false, side, side, side, a, b, c); };
+    return amount_of(product).flops / (time_of(product, m).median * 1e9);
   } catch (const Error&) {
-    limits.tflop_per_s = 0;  // the device has no matrix product in this version
+    return 0;  // the device has no matrix product of this type
   }
-  return limits;
 }
 
 }  // namespace kiln::bench

@@ -33,6 +33,7 @@ struct Case {
 
 /// All cases at one scale and storage type. Those whose operands are always f32 come with DType::f32 only.
 std::vector<Case> all_cases(const Scale& s, DType t);
+void add_convolution_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_norm_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_pointwise_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_training_cases(std::vector<Case>& cases, const Scale& s, DType t);
@@ -86,10 +87,9 @@ struct Amount {
 };
 Amount amount_of(const std::function<void()>& f);
 
-/// The device's own limits, measured as everything else is: a copy, and a large matrix product (0 where there is none).
-struct Limits {
-  double gb_per_s = 0, tflop_per_s = 0;
-};
-Limits measure_limits(const Method& m, bool quick);
+/// The device's own limits, measured as everything else is: a copy, and a large matrix product of type t (0 where there
+/// is none).
+double copy_gb_per_s(const Method& m, bool quick);
+double matrix_tflop_per_s(DType t, const Method& m, bool quick);
 
 }  // namespace kiln::bench

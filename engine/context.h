@@ -58,7 +58,9 @@ struct Context {
   bool training = true;      // batch norm uses and updates batch statistics; spectral norm iterates
   bool weights_frozen = false;  // parameters enter as constants: no weight gradients
   bool capturing = false;  // inside of a captured step (StepGraph): nothing goes to or comes from the host
-  bool cpu_products = true;  // a CPU has ways of its own for some f32 convolutions; without, all are its library's, as on a GPU
+  /// A CPU has ways of its own for some f32 convolutions; without, all are its library's. A plan without plans a GPU's
+  /// memory, all but the workspace of its library.
+  bool cpu_products = true;
   DType storage = DType::f32;  // of activations and of the weights that convolutions read; parameters stay f32
 };
 

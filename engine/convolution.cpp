@@ -25,6 +25,14 @@ void note(ConvDirection d, const ConvShape& s, const Tensor& activations) {
   count_call(m);
 }
 
+/// A GPU's call in a plan that is made on the CPU: besides the results it needs what the library gives in 16 bits, and
+/// is widened.
+bool planned_for_gpu(const Tensor* dw, DType t) {
+  if (!context().planning || context().cpu_products || context().device != Device::cpu) return false;
+  if (dw && dw->dtype() != t) Tensor(dw->shape(), t);
+  return true;
+}
+
 /// What a library's own steps launch besides is not counted again.
 using Uncounted = Scoped<std::vector<Moved>*>;
 
@@ -40,18 +48,21 @@ size_t convolution_plans() { return onednn::convolution_plans(); }
 
 void conv_forward(const ConvShape& s, const Tensor& x, const Tensor& w, const Tensor& y) {
   note(ConvDirection::forward, s, x);
+  if (planned_for_gpu(nullptr, x.dtype())) return;
   const Uncounted uncounted(&Context::counts, nullptr);
   x.device() == Device::gpu ? cudnn::conv_forward(s, x, w, y) : onednn::conv_forward(s, x, w, y);
 }
 
 void conv_backward_data(const ConvShape& s, const Tensor& dy, const Tensor& w, const Tensor& dx) {
   note(ConvDirection::data, s, dy);
+  if (planned_for_gpu(nullptr, dy.dtype())) return;
   const Uncounted uncounted(&Context::counts, nullptr);
   dy.device() == Device::gpu ? cudnn::conv_backward_data(s, dy, w, dx) : onednn::conv_backward_data(s, dy, w, dx);
 }
 
 void conv_backward_weights(const ConvShape& s, const Tensor& x, const Tensor& dy, const Tensor& dw) {
   note(ConvDirection::weights, s, x);
+  if (planned_for_gpu(&dw, x.dtype())) return;
   const Uncounted uncounted(&Context::counts, nullptr);
   x.device() == Device::gpu ? cudnn::conv_backward_weights(s, x, dy, dw) : onednn::conv_backward_weights(s, x, dy, dw);
 }
@@ -62,6 +73,7 @@ void matrix_product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const Ten
   const bool same = c.dtype() == a.dtype();
   const Bytes all{m * k + k * n + (same ? m * n : 0), same ? 0 : 4 * m * n};
   count_call({"matrix_product", 1, size_of(a.dtype()), all, all, 2.0 * double(m) * double(n) * double(k)});
+  if (planned_for_gpu(nullptr, a.dtype())) return;
   const Uncounted uncounted(&Context::counts, nullptr);
   a.device() == Device::gpu ? cublas::matrix_product(ta, tb, m, n, k, a, b, c) : onednn::matrix_product(ta, tb, m, n, k, a, b, c);
 }

@@ -26,27 +26,67 @@ ByName by_name(const std::vector<Moved>& calls) {
   return sums;
 }
 
+/// A network in planning mode on the CPU, with its data: from the gather to the moving average, as ./bench_fastgan
+/// times it.
+struct Planned {
+  Context context;
+  UseContext use;
+  std::shared_ptr<Philox> random;
+  RunOptions o;
+  Model model;
+  std::unique_ptr<PictureSet> set;
+  Tensor index;
+
+  Planned(const RunOptions& options, DType storage, bool cpu_products)
+      : context(Device::cpu, true),
+        use(context),
+        random(sources(context, options, storage, cpu_products)),
+        o(options),
+        model(o.network) {
+    const int side = o.network.size;
+    const std::vector<uint8_t> bytes(size_t(o.batch) * size_t(side) * size_t(side) * 3);
+    set = std::make_unique<PictureSet>(bytes.data(), o.batch, side, side);
+    index = Tensor(Shape{o.batch}, DType::i32);
+  }
+  static std::shared_ptr<Philox> sources(Context& c, const RunOptions& o, DType storage, bool cpu_products) {
+    c.storage = storage;
+    c.cpu_products = cpu_products;
+    auto random = std::make_shared<Philox>(o.seed);
+    c.random = random;
+    return random;
+  }
+  void iteration() {
+    const Tensor real = gather_augmented(*set, index, random->uniform("flip", Shape{o.batch, 1}), 0.5f, o.train.augment,
+                                         random->uniform("augment.real", Shape{o.batch, kAugmentUniforms}));
+    model.iteration(real, o.train);
+  }
+};
+
 }  // namespace
 
 std::vector<Moved> calls_of_iteration(const RunOptions& o, DType storage, bool cpu_products) {
-  Context context(Device::cpu, true);
-  UseContext use(context);
-  context.storage = storage;
-  context.cpu_products = cpu_products;
-  auto random = std::make_shared<Philox>(o.seed);
-  context.random = random;
-  Model model(o.network);
-  const int side = o.network.size;
-  const std::vector<uint8_t> bytes(size_t(o.batch) * size_t(side) * size_t(side) * 3);
-  const PictureSet set(bytes.data(), o.batch, side, side);
-  const Tensor index(Shape{o.batch}, DType::i32);
+  Planned planned(o, storage, cpu_products);
   std::vector<Moved> calls;
-  context.counts = &calls;
-  const Tensor real = gather_augmented(set, index, random->uniform("flip", Shape{o.batch, 1}), 0.5f, o.train.augment,
-                                       random->uniform("augment.real", Shape{o.batch, kAugmentUniforms}));
-  model.iteration(real, o.train);
-  context.counts = nullptr;
+  planned.context.counts = &calls;
+  planned.iteration();
+  planned.context.counts = nullptr;
   return calls;
+}
+
+MemoryPlan plan_memory(const RunOptions& o) {
+  check(o);
+  MemoryPlan plan;
+  for (const DType t : {DType::f32, DType::f16}) {
+    Planned planned(o, t, false);
+    planned.iteration();  // the first makes what the others find
+    const size_t pictures = planned.set->pixels.bytes();
+    planned.context.arena->reset_peak();
+    planned.iteration();
+    const Arena::Stats s = planned.context.arena->stats();
+    plan.state = s.in_use - pictures;
+    (t == DType::f32 ? plan.peak_f32 : plan.peak_16) = s.peak - pictures;
+  }
+  return plan;
 }
 
 Count count_iteration(const RunOptions& o) {
@@ -85,7 +125,7 @@ std::string to_markdown(const Count& c) {
   return text;
 }
 
-std::string to_json(const Count& c, const RunOptions& o) {
+std::string to_json(const Count& c, const MemoryPlan& m, const RunOptions& o) {
   const auto object = [](const CountedKernel& k) {
     return nlohmann::json{{"kernel", k.name},
                           {"calls", k.calls},
@@ -100,9 +140,17 @@ std::string to_json(const Count& c, const RunOptions& o) {
   j["size"] = o.network.size;
   j["width"] = o.network.ngf;
   j["batch"] = o.batch;
+  j["state_bytes"] = m.state;
+  j["peak_bytes_f32"] = m.peak_f32;
+  j["peak_bytes_16"] = m.peak_16;
   j["fold_upsample"] = o.network.fold_upsample;
   for (const CountedKernel& k : c.kernels) j["kernels"].push_back(object(k));
   return j.dump();
+}
+
+std::string memory_row(const MemoryPlan& m, int size) {
+  return fmt::format("| {} | {:.0f} | {:.0f} | {:.0f} |\n", size, double(m.state) / kMega, double(m.peak_f32) / kMega,
+                     double(m.peak_16) / kMega);
 }
 
 }  // namespace kiln::fastgan

@@ -26,6 +26,14 @@ struct Count {
 /// activations stored as `storage`. cpu_products: with the CPU's own ways of convolutions (Context::cpu_products).
 std::vector<Moved> calls_of_iteration(const RunOptions& o, DType storage, bool cpu_products);
 
+/// Bytes of a GPU's tensors, all but the pictures of the set and the workspace of one convolution at a time.
+struct MemoryPlan {
+  size_t state = 0;                  // between iterations: parameters, gradients, optimisers' state, averages
+  size_t peak_f32 = 0, peak_16 = 0;  // within one, by the type of activations; the state is in it
+};
+/// Planned with imaginary addresses, as --dry-run does. Throws kiln::Error.
+MemoryPlan plan_memory(const RunOptions& o);
+
 /// A GPU's iteration, once with activations in f32 and once in f16. Calls, launches and operations are those in f16, which are a
 /// few more (casts, checks for overflow). Throws kiln::Error.
 Count count_iteration(const RunOptions& o);
@@ -33,6 +41,8 @@ Count count_iteration(const RunOptions& o);
 /// As a Markdown table: calls, launches, megabytes moved with activations in f32 and in 16 bits, the least in 16 bits, and
 /// operations.
 std::string to_markdown(const Count& c);
-std::string to_json(const Count& c, const RunOptions& o);
+std::string to_json(const Count& c, const MemoryPlan& m, const RunOptions& o);
+/// One row: size, state, peak in f32, peak in 16 bits; MB are 10^6 bytes.
+std::string memory_row(const MemoryPlan& m, int size);
 
 }  // namespace kiln::fastgan

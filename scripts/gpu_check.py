@@ -11,9 +11,9 @@ are unpacked into the build folder, with no root. Parts, each within ten minutes
     tests         every test; the kernels' and the networks' on the GPU, too
     sanitizer     compute-sanitizer (memcheck, racecheck) over the kernels' tests
     kernels       bench_kernels at 256 and 1024
-    fastgan-256   a training iteration's time and peak memory: kiln in f32, with TF32, and in 16 bits; PyTorch eager as published (its
-    fastgan-512   default has TF32), eager with automatic mixed precision and channels last, torch.compile with CUDA graphs
-    fastgan-1024
+    fastgan-256   a training iteration's time, throughput and peak memory: kiln in f32, with TF32, and in 16 bits; PyTorch eager as
+    fastgan-512   published (its default has TF32), eager with automatic mixed precision and channels last, torch.compile with CUDA
+    fastgan-1024  graphs; what the iteration is counted to move; the share of time in which the GPU computes (with nsys, if it is there)
     run           a short training run and its grid
 
 A step that fails, takes too long or finds no GPU is reported in words; the others go on. Exit code: 1 if any step failed, 0 if all
@@ -31,6 +31,8 @@ import subprocess
 import sys
 import time
 import zlib
+
+import gpu_targets
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = ("build", "tests", "sanitizer", "kernels", "fastgan-256", "fastgan-512", "fastgan-1024", "run")
@@ -52,7 +54,8 @@ class Report:
         self.write()
 
     def write(self):
-        (self.out / "report.json").write_text(json.dumps({"machine": self.machine, "steps": self.steps}, indent=1) + "\n")
+        report = {"machine": self.machine, "targets": gpu_targets.targets(self.steps), "steps": self.steps}
+        (self.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         (self.out / "report.md").write_text(markdown(self.machine, self.steps))
 
 
@@ -63,18 +66,27 @@ def markdown(machine, steps):
     for s in steps:
         words = s["words"].replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {s['part']} | {s['name']} | {s['state']} | {s['seconds']} | {words} |")
-    iterations = [s for s in steps if s["part"].startswith("fastgan-") and s["data"]]
+    lines += gpu_targets.markdown(steps)
+    iterations = [s for s in steps if s["part"].startswith("fastgan-") and s["data"] and "seconds" in s["data"]]
     if iterations:
-        lines += ["", "## A training iteration", "", "| size | program | ms | peak MB | time over | that of |", "|---:|---|---:|---:|---:|---|"]
+        lines += ["", "## A training iteration", "",
+                  "| size | program | ms | pictures/s | peak MB | reserved MB | time over | that of |", "|---:|---|---:|---:|---:|---:|---:|---|"]
         for s in iterations:
             d = s["data"]
             kiln = next((k["data"]["seconds"] for k in iterations if k["part"] == s["part"] and k["name"] == d["beside"]), None)
             ratio = f"{d['seconds'] / kiln:.2f}" if kiln else "-"
-            lines.append(f"| {s['part'].split('-')[1]} | {s['name']} | {d['seconds'] * 1e3:.2f} | {d['peak_mb']:.0f} | {ratio} | {d['beside']} |")
+            lines.append(f"| {s['part'].split('-')[1]} | {s['name']} | {d['seconds'] * 1e3:.2f} | {d['images_per_second']:.0f} | {d['peak_mb']:.0f} "
+                         f"| {d['reserved_mb']:.0f} | {ratio} | {d['beside']} |")
+    for s in steps:
+        if s["name"] == "counted" and s["data"]:
+            d = s["data"]
+            lines += ["", f"{d['size']} px, counted: {d['launches']} launches, {d['flops'] / 1e9:.0f} GFLOP, {d['bytes_16'] / 1e9:.1f} GB moved in "
+                      f"16 bits, {d['least_bytes_16'] / 1e9:.1f} GB at the least; {d['peak_bytes_16'] / 1e9:.2f} GB of tensors at the peak, a "
+                      "convolution's workspace besides."]
     for s in steps:
         if s["part"] == "kernels" and s["data"]:
             rows = s["data"]
-            lines += ["", f"## Kernels ({rows[0]['device']}; a copy moves {rows[0]['copy_gbps']:.0f} GB/s)", "",
+            lines += ["", f"## {s['name']} ({rows[0]['device']}; a copy moves {rows[0]['copy_gbps']:.0f} GB/s)", "",
                       "| kernel | shape | type | right | ms | GB/s | of the limit | unfused ms |", "|---|---|---|---|---:|---:|---:|---:|"]
             for r in rows:
                 if "skipped" in r:
@@ -136,17 +148,18 @@ class Check:
         wrong, output, _ = finish(["git", "rev-parse", "HEAD"], 20, self.env, self.report.log)
         return "unknown" if wrong else output.strip()
 
-    def step(self, part, name, command, timeout, parse=None, optional_tool=None, env=None):
+    def step(self, part, name, command, timeout, parse=None, optional_tool=None, env=None, keep=False):
+        """keep: what a program that failed or was stopped has left is data, too."""
         if optional_tool and not shutil.which(optional_tool, path=self.env["PATH"]):
             self.report.add(part, name, "skipped", f"{optional_tool} is not on this machine")
             return False
         wrong, output, seconds = finish(command, timeout, env or self.env, self.report.log)
         data = None
-        if not wrong and parse:
+        if parse and (keep or not wrong):
             try:
                 data = parse(output)
             except (ValueError, KeyError, IndexError, StopIteration, OSError) as e:
-                wrong = f"its output was not understood: {e!r}"
+                wrong = wrong or f"its output was not understood: {e!r}"
         self.report.add(part, name, "failed" if wrong else "ok", wrong, seconds, data)
         return not wrong
 
@@ -187,7 +200,7 @@ class Check:
         """Makes sure that there is a build. False if there is none to be had."""
         if self.a.deps and not self.use_deps():
             return False
-        for tool, path in (("nvcc", "/usr/local/cuda/bin"), ("compute-sanitizer", "/usr/local/cuda/bin")):
+        for tool, path in (("nvcc", "/usr/local/cuda/bin"), ("compute-sanitizer", "/usr/local/cuda/bin"), ("nsys", "/usr/local/cuda/bin")):
             if not shutil.which(tool, path=self.env["PATH"]) and pathlib.Path(path, tool).exists():
                 self.env["PATH"] += ":" + path
         if not shutil.which("cmake", path=self.env["PATH"]):
@@ -227,33 +240,60 @@ class Check:
         del self.env["KILN_TEST_EXECUTORS"]
 
     def kernels(self):
-        if self.needs_gpu("kernels", "bench_kernels"):
-            file = self.report.out / "kernels.json"
-            self.step("kernels", "bench_kernels", [self.bin / "bench_kernels", "--device", "gpu", "--json", file], 560,
-                      lambda _: json.loads(file.read_text()))
+        if not self.needs_gpu("kernels", "bench_kernels"):
+            return
+        for size, timeout in ((256, 45), (1024, 150)):
+            for dtype in ("bf16", "f16", "f32"):
+                file = self.report.out / f"kernels-{size}-{dtype}.json"
+                file.unlink(missing_ok=True)
+                command = [self.bin / "bench_kernels", "--device", "gpu", "--size", size, "--dtype", dtype, "--json", file]
+                self.step("kernels", f"bench_kernels {size} {dtype}", command, timeout, lambda _, file=file: json.loads(file.read_text()), keep=True)
 
     def fastgan(self, size):
         part = f"fastgan-{size}"
-        if not self.needs_gpu(part, "training iteration"):
-            return
 
         def last(output):
             return [json.loads(line) for line in output.splitlines() if line.startswith("{")][-1]
 
-        common = ["--size", size, "--batch", 8, "--width", 64, "--steps", 30, "--warmup", 5]
+        shape = ["--size", size, "--batch", 8, "--width", 64]
+        self.step(part, "counted", [self.bin / "bench_fastgan", *shape, "--count", "--json"], 60, last)
+        if not self.needs_gpu(part, "training iteration"):
+            return
+        common = [*shape, "--steps", 30, "--warmup", 5]
+
         def read(beside, peak):
-            return lambda o: {"seconds": last(o)["seconds_per_step"], "peak_mb": last(o)[peak], "beside": beside, "line": last(o)}
+            def parse(output):
+                line = last(output)
+                return {"seconds": line["seconds_per_step"], "images_per_second": line["batch"] / line["seconds_per_step"], "peak_mb": line[peak],
+                        "reserved_mb": line["reserved_mb"], "beside": beside, "line": line}
+            return parse
 
         bits16 = "bf16" if float(self.gpu.split(",")[1]) >= 8 else "f16"
         for name, more in (("kiln f32", []), ("kiln TF32", ["--tf32"]), (f"kiln {bits16}", ["--precision", bits16]),
                            (f"kiln {bits16} autotuned", ["--precision", bits16, "--autotune"])):
-            self.step(part, name, [self.bin / "bench_fastgan", *common, "--device", "gpu", *more], 45, read("kiln f32", "tensor_mb"))
+            self.step(part, name, [self.bin / "bench_fastgan", *common, "--device", "gpu", *more], 40, read("kiln f32", "tensor_mb"))
+        self.busy(part, [self.bin / "bench_fastgan", *common, "--device", "gpu", "--precision", bits16, "--no-parts"])
         torch = [sys.executable, "bench/fastgan_torch.py", *common, "--device", "cuda"]
-        mixed = ["--layout", "channels_last", "--amp", bits16, "--cudnn-benchmark"]
-        for name, beside, more in (("PyTorch eager f32", "kiln TF32", ["--layout", "contiguous"]),
+        mixed = ["--layout", "channels_last", "--amp", bits16, "--cudnn-benchmark", "--fused"]
+        for name, beside, more in (("PyTorch eager f32 as published", "kiln TF32", ["--layout", "contiguous"]),
                                    (f"PyTorch eager {bits16} channels last", f"kiln {bits16}", mixed),
                                    (f"PyTorch compiled {bits16} CUDA graphs", f"kiln {bits16}", [*mixed, "--compile"])):
-            self.step(part, name, [*torch, *more], 270 if "compiled" in name else 60, read(beside, "peak_mb"), env=self.own_env)
+            self.step(part, name, [*torch, *more], 200 if "compiled" in name else 50, read(beside, "peak_mb"), env=self.own_env)
+
+    def busy(self, part, command):
+        """The share of time in which the GPU computed, every kernel of the graph looked at."""
+        nsys = shutil.which("nsys", path=self.env["PATH"])
+        if not nsys:
+            self.report.add(part, "GPU busy", "skipped", "nsys is not on this machine")
+            return
+        trace = BUILD / f"trace-{part}"
+        profile = [nsys, "profile", "-t", "cuda", "--cuda-graph-trace=node", "-s", "none", "--force-overwrite=true", "-o", trace]
+        wrong, _, seconds = finish([*profile, *command], 60, self.env, self.report.log)
+        if wrong:
+            self.report.add(part, "GPU busy", "failed", wrong, seconds)
+            return
+        stats = [nsys, "stats", "--report", "cuda_gpu_trace", "--format", "csv", "--force-export=true", f"{trace}.nsys-rep"]
+        self.step(part, "GPU busy", stats, 40, lambda output: {"busy_share": gpu_targets.busy_share(output)})
 
     def run(self):
         if not self.needs_gpu("run", "training run"):

@@ -19,8 +19,8 @@ ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\d+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
-# One of each kind of access pattern: packs of one tensor, of several, of rows, of mixed types.
-WIDE_FILES = ("activation", "adam", "gate", "loss", "resize")
+# Those with kernels over packs; pictures of three channels (augment) have none.
+WIDE_FILES = ("activation", "adam", "fold", "gate", "inference", "loss", "norm", "pointwise", "resize")
 SCALAR_INPUT = ("Broadcast",)  # reads one number
 FINISHES = ("ColumnFinish", "SegmentFinish")  # a few numbers, written one by one
 
@@ -98,7 +98,7 @@ def table(build):
 
 
 def wide(nvcc):
-    """Every kernel over packs of 16 bytes must load and store 16 bytes at a time somewhere; the tail may do less."""
+    """Every kernel over packs of 16 bytes must load and store 16 bytes at a time somewhere, a sum load them; the tail may do less."""
     checked, bad = 0, []
     for file in WIDE_FILES:
         with tempfile.TemporaryDirectory() as folder:
@@ -110,14 +110,14 @@ def wide(nvcc):
         names = demangled([b.split("(")[0].strip() for b in bodies])
         for body in bodies:
             text = names[body.split("(")[0].strip()]
-            m = re.match(r"void kiln::gpu::map(?:_rows)?_kernel<(\d+),", text)
+            m = re.match(r"void kiln::gpu::(?:map(?:_rows)?|(?P<sums>column|segment)_partial)_kernel<(?(sums)\d+, )(?P<pack>\d+),", text)
             if not m or any(f in text for f in FINISHES):
                 continue
             sixteen = "half_t" in text or "bf16_t" in text
-            if int(m[1]) != (8 if sixteen else 4):
+            if int(m["pack"]) != (8 if sixteen else 4):
                 continue
             checked += 1
-            for what in ("st",) if any(f in text for f in SCALAR_INPUT) else ("ld", "st"):
+            for what in ("ld",) if m["sums"] else ("st",) if any(f in text for f in SCALAR_INPUT) else ("ld", "st"):
                 accesses = re.findall(rf"\b{what}(?!\.param|\.shared|\.local)(?:\.global)?((?:\.\w+)+)", body)
                 if accesses and not any(re.search(r"v4\.[ubf]32|v2\.[ubf]64", a) for a in accesses):
                     bad.append(f"{file}.cu: {text[:160]}: no 16-byte {what} among {sorted(set(accesses))}")

@@ -8,6 +8,7 @@
 
 #include "bench/kernel_bench.h"
 #include "engine/random.h"
+#include "models/fastgan_count.h"
 #include "tests/program.h"
 
 using namespace kiln;
@@ -47,6 +48,37 @@ TEST_CASE("bench: every case of every storage type is right, and moves what its 
       CHECK(bench::amount_of(p.run).bytes > 0);
       if (p.unfused) p.unfused();
     }
+  }
+}
+
+TEST_CASE("bench: the cases are all kernels of an iteration, but those that move a few numbers") {
+  std::set<std::string> measured;
+  for (DType t : {DType::f32, DType::f16}) {
+    Context context;
+    UseContext use(context);
+    context.random = std::make_shared<Philox>(1);
+    for (const bench::Case& c : bench::all_cases({32, 4, 2}, t)) {
+      const bench::Prepared p = c.prepare();
+      std::vector<Moved> moved;
+      context.counts = &moved;
+      p.run();
+      context.counts = nullptr;
+      for (const Moved& m : moved) measured.insert(m.name);
+    }
+  }
+  for (int size : {256, 1024}) {
+    fastgan::RunOptions o;
+    o.network.size = size;
+    o.network.ngf = o.network.ndf = 64;
+    const fastgan::Count count = fastgan::count_iteration(o);
+    int64_t left_out = 0;
+    for (const fastgan::CountedKernel& k : count.kernels) {
+      if (k.flops > 0 || measured.contains(k.name)) continue;
+      CAPTURE(k.name);
+      CHECK(k.bytes_16 < 1'000'000);
+      left_out += k.bytes_16;
+    }
+    CHECK(double(left_out) < 1e-4 * double(count.total.bytes_16));
   }
 }
 

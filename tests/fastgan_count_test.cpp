@@ -127,6 +127,46 @@ TEST_CASE("count: the tables in docs/gpu.md are what the code counts") {
   }
 }
 
+TEST_CASE("count: the memory of a GPU's iteration") {
+  fastgan::RunOptions o = small_run();
+  const fastgan::MemoryPlan small = fastgan::plan_memory(o);
+  {
+    Context context(Device::cpu, true);
+    UseContext use(context);
+    const fastgan::Model model(o.network);
+    // Values, gradients and two moments of both networks, and the average of G.
+    const int64_t floats =
+        4 * (model.g_params.values.count() + model.d_params.values.count()) + model.average_params.values.count();
+    CHECK(small.state > size_t(4 * floats));
+    CHECK(double(small.state) < 1.3 * 4 * double(floats) + 1e6);
+  }
+  CHECK(small.peak_16 > small.state);
+  CHECK(small.peak_f32 > small.peak_16);
+  // A CPU that does the same holds the same, and its library's scratch space.
+  Context context;
+  UseContext use(context);
+  context.cpu_products = false;
+  auto random = std::make_shared<Philox>(o.seed);
+  context.random = random;
+  fastgan::Model model(o.network);
+  model.initialise(*random);
+  const Tensor real = zeros(Shape{o.batch, o.network.size, o.network.size, 3});
+  model.iteration(real, o.train);
+  CHECK(double(context.arena->stats().peak) == doctest::Approx(double(small.peak_f32)).epsilon(0.05));
+
+  const std::string page = file_text(std::string(KILN_SOURCE_DIR) + "/docs/gpu.md");
+  for (int size : {256, 512, 1024}) {
+    o = fastgan::RunOptions();
+    o.network.size = size;
+    o.network.ngf = o.network.ndf = 64;
+    const fastgan::MemoryPlan plan = fastgan::plan_memory(o);
+    CAPTURE(size);
+    CHECK_MESSAGE(page.find(fastgan::memory_row(plan, size)) != std::string::npos, "run make count-table");
+    CHECK(plan.peak_16 + (size_t(256) << 20) <
+          5'000'000'000u);  // with the largest workspace that a convolution may have
+  }
+}
+
 TEST_CASE("bench_programs: bench_fastgan counts, runs, and refuses what it does not know") {
   const Finished table = run_program("bench_fastgan", {"--count", "--size", "64", "--width", "8"});
   CHECK(table.code == 0);
@@ -136,9 +176,13 @@ TEST_CASE("bench_programs: bench_fastgan counts, runs, and refuses what it does 
   const auto j = nlohmann::json::parse(count.out);
   CHECK(j["launches"].get<int>() > 500);
   CHECK(j["fold_upsample"] == false);
+  CHECK(j["peak_bytes_16"].get<double>() > j["state_bytes"].get<double>());
   const Finished timed = run_program("bench_fastgan", {"--size", "32", "--width", "2", "--batch", "2", "--steps", "1", "--warmup", "1"});
   REQUIRE(timed.code == 0);
-  CHECK(nlohmann::json::parse(timed.out)["seconds_per_step"].get<double>() > 0);
+  const auto line = nlohmann::json::parse(timed.out);
+  CHECK(line["seconds_per_step"].get<double>() > 0);
+  CHECK(line["images_per_second"].get<double>() == doctest::Approx(2 / line["seconds_per_step"].get<double>()));
+  CHECK(line["reserved_mb"].get<double>() >= line["tensor_mb"].get<double>());
   for (const std::vector<std::string>& bad : {std::vector<std::string>{"--json"}, {"--device", "tpu"}, {"--size", "48"}, {"--count", "--size", "48"}, {"--count", "--precision", "f16"}, {"--tf32"}}) {
     const Finished f = run_program("bench_fastgan", bad);
     CAPTURE(bad[0]);

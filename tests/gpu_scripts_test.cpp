@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "tests/program.h"
@@ -89,6 +90,114 @@ TEST_CASE("gpu scripts: gpu_check says what it could not do, keeps every step, a
   script("python3 scripts/gpu_check.py --out " + (t / "b") + " --merge " + (t / "a/report.json") + " " + (t / "a/report.json"), t, &code);
   CHECK(code == 0);
   CHECK(nlohmann::json::parse(file_text(t / "b/report.json"))["steps"].size() == 6);
+  for (const auto& target : report["targets"]) CHECK(target["met"].is_null());
+  CHECK(report["targets"].size() == 12);
   CHECK(script("python3 scripts/gpu_check.py --out " + (t / "c") + " --part everything", t, &code).find("invalid choice") != std::string::npos);
   CHECK(code == 2);
+}
+
+TEST_CASE("gpu scripts: a report's targets are judged by what it measured") {
+  if (!have_python()) {
+    MESSAGE("no python3: not checked");
+    return;
+  }
+  using nlohmann::json;
+  const TempFolder t;
+  const auto iteration = [](const char* name, double seconds, double peak) {
+    return json{{"part", "fastgan-1024"},
+                {"name", name},
+                {"state", "ok"},
+                {"words", ""},
+                {"seconds", 1.0},
+                {"data",
+                 {{"seconds", seconds},
+                  {"peak_mb", peak},
+                  {"reserved_mb", peak},
+                  {"images_per_second", 8 / seconds},
+                  {"beside", "kiln bf16"}}}};
+  };
+  const auto step = [](const char* part, const char* name, const json& data) {
+    return json{{"part", part}, {"name", name}, {"state", "ok"}, {"words", ""}, {"seconds", 1.0}, {"data", data}};
+  };
+  const auto kernel = [](const char* name, double share, double bytes) {
+    return json{{"kernel", name},
+                {"shape", "8x512x512x64"},
+                {"dtype", "bf16"},
+                {"correct", true},
+                {"ms", 1.0},
+                {"gbps", 1000.0},
+                {"bytes", bytes},
+                {"share_of_limit", share},
+                {"unfused_ms", nullptr},
+                {"device", "a card"},
+                {"copy_gbps", 2000.0},
+                {"matrix_tflops", 500.0},
+                {"size", 1024}};
+  };
+  const json counted{{"size", 1024},     {"launches", 1500},       {"flops", 1e12},
+                     {"bytes_16", 20e9}, {"least_bytes_16", 16e9}, {"peak_bytes_16", 2e9}};
+  json whole{{"machine", {{"gpu", "a card"}}}, {"steps", json::array()}};
+  whole["steps"] = {
+      step("kernels", "bench_kernels",
+           {kernel("norm_forward_glu", 0.9, 1e9), kernel("gate_forward", 0.7, 1e9), kernel("hinge_loss", 0.01, 1e3)}),
+      step("fastgan-1024", "counted", counted),
+      iteration("kiln f32", 0.05, 3000),
+      iteration("kiln bf16", 0.015, 2000),
+      step("fastgan-1024", "GPU busy", {{"busy_share", 0.97}}),
+      iteration("PyTorch eager f32 as published", 0.09, 9000),
+      iteration("PyTorch eager bf16 channels last", 0.02, 3500)};
+  // A step that failed is no measurement.
+  json failed = iteration("kiln bf16 autotuned", 0.0001, 1);
+  failed["state"] = "failed";
+  whole["steps"].push_back(failed);
+  std::ofstream(t / "one.json") << whole;
+  int code = 0;
+  script("python3 scripts/gpu_check.py --out " + (t / "out") + " --merge " + (t / "one.json"), t, &code);
+  REQUIRE(code == 0);
+  const json report = json::parse(file_text(t / "out/report.json"));
+  std::map<std::string, std::pair<std::string, bool>> judged;
+  for (const json& target : report["targets"])
+    if (!target["met"].is_null())
+      judged[target["target"].get<std::string>()] = {target["measured"].get<std::string>(), target["met"].get<bool>()};
+  using Judged = std::pair<std::string, bool>;
+  CHECK(judged.size() == 6);
+  CHECK(judged["1024 px: kiln's best over the counted floor at this card's limits"] ==
+        Judged("1.50", true));  // 8 ms + 2 ms
+  CHECK(judged["1024 px: PyTorch's best over kiln's best"] == Judged("1.33", false));
+  CHECK(judged["1024 px: kiln's smallest peak over PyTorch's smallest"] == Judged("0.57", false));
+  CHECK(judged["1024 px, batch 8: kiln's smallest peak, GB"] == Judged("2.10", true));
+  CHECK(
+      judged
+          ["1024 px: the slowest pointwise or reduction kernel (gate_forward 8x512x512x64 bf16) over the copy rate"] ==
+      Judged("0.70", false));
+  CHECK(judged["1024 px: the GPU's idle share of a step"] == Judged("0.030", true));
+  const std::string page = file_text(t / "out/report.md");
+  CHECK(page.find("| 1024 px: PyTorch's best over kiln's best | at least 1.5 | 1.33 | NO |") != std::string::npos);
+  CHECK(page.find("| 256 px: PyTorch's best over kiln's best | at least 2 | not measured | - |") != std::string::npos);
+  CHECK(page.find("| 1024 | kiln bf16 | 15.00 | 533 | 2000 | 2000 | 1.00 | kiln bf16 |") != std::string::npos);
+}
+
+TEST_CASE(
+    "gpu scripts: the share of time in which a GPU computes is the union of its operations, without the warm-up") {
+  if (!have_python()) {
+    MESSAGE("no python3: not checked");
+    return;
+  }
+  const TempFolder t;
+  std::ofstream(t / "trace.csv") << "Processing [trace.sqlite] ...\n\nStart (ns),Duration (ns),Name\n0,10,warm "
+                                    "up\n5000,10,warm up\n6000,10,warm up\n"
+                                    "10000,40,a\n10020,30,inside of a and behind\n10090,10,b\n";
+  int code = 0;
+  const auto share = [&](const std::string& file) {
+    return script(
+        "python3 -c \"import sys; sys.path.insert(0, 'scripts'); import gpu_targets; "
+        "print(gpu_targets.busy_share(open('" +
+            file + "').read()))\"",
+        t, &code);
+  };
+  CHECK(share(t / "trace.csv") == "0.6\n");
+  CHECK(code == 0);
+  std::ofstream(t / "none.csv") << "SKIPPED: trace.sqlite does not contain GPU trace data.\n";
+  CHECK(share(t / "none.csv").find("no trace of a GPU") != std::string::npos);
+  CHECK(code == 1);
 }

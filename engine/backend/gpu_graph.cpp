@@ -1,5 +1,6 @@
 #include "engine/backend/gpu_graph.h"
 
+#include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 
 #if KILN_WITH_CUDA
@@ -12,13 +13,9 @@ namespace kiln::gpu_graph {
 
 namespace {
 
-cudaStream_t of(Stream s) { return static_cast<cudaStream_t>(s); }
+using gpu_runtime::check;
 
-void check(cudaError_t e, const char* what) {
-  if (e == cudaSuccess) return;
-  (void)cudaGetLastError();
-  fail("{}: {}", what, cudaGetErrorString(e));
-}
+cudaStream_t of(Stream s) { return static_cast<cudaStream_t>(s); }
 
 }  // namespace
 

@@ -15,6 +15,32 @@ namespace {
 
 constexpr int kOldest = 75;  // compute capability 7.5: Turing
 
+/// CUDA's error numbers (cudaError_t) that have a meaning to a user, so that a build without CUDA can be tested with
+/// them, too.
+enum CudaError : int {
+  kSuccess = 0,
+  kMemoryAllocation = 2,
+  kStubLibrary = 34,
+  kInsufficientDriver = 35,
+  kDevicesUnavailable = 46,
+  kInvalidDeviceFunction = 98,
+  kNoDevice = 100,
+  kNoKernelImage = 209,
+  kUnsupportedPtx = 222,
+  kDriverMismatch = 803,
+  kCompatNotSupported = 804
+};
+#if KILN_WITH_CUDA
+static_assert(kSuccess == int(cudaSuccess) && kMemoryAllocation == int(cudaErrorMemoryAllocation) &&
+              kStubLibrary == int(cudaErrorStubLibrary) && kInsufficientDriver == int(cudaErrorInsufficientDriver) &&
+              kDevicesUnavailable == int(cudaErrorDevicesUnavailable) &&
+              kInvalidDeviceFunction == int(cudaErrorInvalidDeviceFunction) && kNoDevice == int(cudaErrorNoDevice) &&
+              kNoKernelImage == int(cudaErrorNoKernelImageForDevice) &&
+              kUnsupportedPtx == int(cudaErrorUnsupportedPtxVersion) &&
+              kDriverMismatch == int(cudaErrorSystemDriverMismatch) &&
+              kCompatNotSupported == int(cudaErrorCompatNotSupportedOnDevice));
+#endif
+
 std::string version_text(int v) { return fmt::format("{}.{}", v / 1000, v % 1000 / 10); }
 
 }  // namespace
@@ -29,6 +55,8 @@ std::string describe(const Facts& f) {
     case Trouble::old_driver:
       return fmt::format("the NVIDIA driver is too old: it is made for CUDA {}, this kiln for {}: update the driver", version_text(f.driver),
                          version_text(f.runtime));
+    case Trouble::mixed_driver:
+      return "the NVIDIA driver's parts are of different versions, as after an update: restart the machine";
     case Trouble::no_device: return "the NVIDIA driver shows no GPU: see nvidia-smi, and the variable CUDA_VISIBLE_DEVICES";
     case Trouble::old_gpu:
       return fmt::format("{} is of compute capability {}.{}, and kiln needs {}.{} (RTX 20 series) or later", f.name, f.major, f.minor,
@@ -42,6 +70,41 @@ std::string describe(const Facts& f) {
     case Trouble::other: return fmt::format("the GPU cannot be used ({})", f.detail);
   }
   return "";
+}
+
+Trouble trouble_of(int error, int driver) {
+  switch (error) {
+    case kSuccess: return Trouble::none;
+    case kStubLibrary: return Trouble::no_driver;
+    case kInsufficientDriver: return driver == 0 ? Trouble::no_driver : Trouble::old_driver;
+    case kUnsupportedPtx:
+    case kCompatNotSupported: return Trouble::old_driver;
+    case kDriverMismatch: return Trouble::mixed_driver;
+    case kNoDevice: return driver == 0 ? Trouble::no_driver : Trouble::no_device;
+    case kDevicesUnavailable: return Trouble::busy;
+    case kMemoryAllocation: return Trouble::no_memory;
+    case kInvalidDeviceFunction:
+    case kNoKernelImage: return Trouble::no_code;
+    default: return Trouble::other;
+  }
+}
+
+std::string failure(int error, const std::string& said, const std::string& doing, const Memory& m) {
+  if (error == kMemoryAllocation)
+    return fmt::format(
+        "out of memory on the gpu while {}: {} of its {} MB are free (nvidia-smi lists who holds the rest); use a "
+        "smaller --batch, --size or "
+        "width, stop the other programs, or use --device cpu",
+        doing, m.free >> 20, m.total >> 20);
+  if (error == kDevicesUnavailable)
+    return fmt::format(
+        "the GPU was refused while {}: another program has taken it (nvidia-smi lists them); wait for it or stop it, "
+        "or use --device cpu",
+        doing);
+  return fmt::format(
+      "the GPU failed while {}: {}; start again from the last checkpoint with --resume, and with --device cpu if it "
+      "fails again",
+      doing, said);
 }
 
 std::string out_of_memory(size_t wanted, size_t ours, const Memory& m) {
@@ -66,26 +129,15 @@ void require() {
 
 #if KILN_WITH_CUDA
 
-namespace {
-
-void check(cudaError_t e, const char* what) {
-  if (e == cudaSuccess) return;
+void check(int error, const char* doing) {
+  if (error == kSuccess) return;
   (void)cudaGetLastError();
-  fail("the GPU failed while {}: {}; start again from the last checkpoint with --resume, and with --device cpu if it fails again", what,
-       cudaGetErrorString(e));
+  Memory m;
+  if (cudaMemGetInfo(&m.free, &m.total) != cudaSuccess) (void)cudaGetLastError();
+  throw Error(failure(error, cudaGetErrorString(cudaError_t(error)), doing, m));
 }
 
-Trouble trouble_of(cudaError_t e, int driver) {
-  switch (e) {
-    case cudaSuccess: return Trouble::none;
-    case cudaErrorInsufficientDriver: return driver == 0 ? Trouble::no_driver : Trouble::old_driver;
-    case cudaErrorNoDevice: return driver == 0 ? Trouble::no_driver : Trouble::no_device;
-    case cudaErrorDevicesUnavailable: return Trouble::busy;
-    case cudaErrorMemoryAllocation: return Trouble::no_memory;
-    case cudaErrorNoKernelImageForDevice: return Trouble::no_code;
-    default: return Trouble::other;
-  }
-}
+namespace {
 
 /// Asks CUDA, up to a first kernel.
 Facts look() {
@@ -97,7 +149,7 @@ Facts look() {
   (void)cudaRuntimeGetVersion(&f.runtime);
   const auto failed = [&](cudaError_t e) {
     (void)cudaGetLastError();
-    f.trouble = trouble_of(e, f.driver);
+    f.trouble = trouble_of(int(e), f.driver);
     f.detail = cudaGetErrorString(e);
     return f.trouble != Trouble::none;
   };
@@ -248,6 +300,7 @@ const Facts& facts() {
   return f;
 }
 Stream stream() { absent(); }
+void check(int, const char*) { absent(); }
 void* allocate(size_t) { return nullptr; }
 void release(void*) {}
 void copy_to(void*, const void*, size_t) { absent(); }

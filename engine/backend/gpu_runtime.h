@@ -10,7 +10,20 @@
 namespace kiln::gpu_runtime {
 
 /// What stands between kiln and a GPU.
-enum class Trouble { none, no_cuda, no_libraries, no_driver, old_driver, no_device, old_gpu, no_code, busy, no_memory, other };
+enum class Trouble {
+  none,
+  no_cuda,
+  no_libraries,
+  no_driver,
+  old_driver,
+  mixed_driver,
+  no_device,
+  old_gpu,
+  no_code,
+  busy,
+  no_memory,
+  other
+};
 
 /// What was found out about the GPU. Versions are CUDA's, as 1000 major + 10 minor.
 struct Facts {
@@ -27,6 +40,9 @@ struct Facts {
 const Facts& facts();
 /// In words for the user, with the remedy; empty for Trouble::none.
 std::string describe(const Facts& f);
+/// What CUDA's error number (cudaError_t) means before anything ran. driver: cudaDriverGetVersion's, 0 where there is
+/// none.
+Trouble trouble_of(int error, int driver);
 
 /// True if the GPU can run kernels; `why` gets the reason if not, as describe() says it.
 bool available(std::string* why = nullptr);
@@ -61,6 +77,11 @@ struct Memory {
   size_t free = 0, total = 0;  // bytes
 };
 Memory memory();
+/// What to say when CUDA's `error`, in its words `said`, came while `doing` something: one line with the remedy. m: the
+/// memory then.
+std::string failure(int error, const std::string& said, const std::string& doing, const Memory& m);
+/// Throws kiln::Error with the same of a call's result (cudaError_t) that is not success.
+void check(int error, const char* doing);
 /// What to say when `wanted` bytes more were refused, with `ours` in use.
 std::string out_of_memory(size_t wanted, size_t ours, const Memory& m);
 

@@ -67,9 +67,10 @@ struct Launch {
   const auto shape = [](const dim3& d) {
     return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")";
   };
-  throw std::runtime_error(std::string(at.file) + ":" + std::to_string(at.line) + ": kernel launch failed: " +
-                           cudaGetErrorString(error) + "; grid " + shape(at.grid) + ", block " + shape(at.block) +
-                           ", " + std::to_string(at.smem) + " bytes of dynamic shared memory");
+  throw std::runtime_error(
+      std::string(at.file) + ":" + std::to_string(at.line) + ": kernel launch failed: " + cudaGetErrorString(error) +
+      "; grid " + shape(at.grid) + ", block " + shape(at.block) + ", " + std::to_string(at.smem) +
+      " bytes of dynamic shared memory; see nvidia-smi for other programs on the GPU, or use --device cpu");
 }
 
 /// Queues the kernel on the stream. Throws std::runtime_error if CUDA refuses the launch.
