@@ -12,13 +12,13 @@
 namespace kiln {
 namespace {
 
-class FolderSource : public PictureSource {
+class FolderSource : public MetricPictures {
  public:
   explicit FolderSource(const DatasetOptions& o) : data_(o), folder_(o.folder.string()), fit_(fit_name(o.fit)) { size_ = data_.size(); }
   int64_t count() const override { return int64_t(data_.count()); }
   void read(int64_t first, int64_t n, uint8_t* out) override {
     KILN_ASSERT(first >= 0 && first + n <= count());
-    std::memcpy(out, data_.pixels(size_t(first)), size_t(n) * picture_bytes());
+    for (int64_t i = 0; i < n; i++) data_.read(size_t(first + i), out + size_t(i) * picture_bytes());
   }
   uint64_t fingerprint() const override { return data_.fingerprint(); }
   std::string description() const override {
@@ -40,9 +40,9 @@ std::string configuration(const SafetensorsFile& file) {
 /// The random numbers of a training run's sample grids and of its distance are those of its seed and this one.
 constexpr uint64_t kSampleSeed = 0x5A4D504C45ull;
 
-class GeneratorSource : public PictureSource {
+class GeneratorSource : public MetricPictures {
  public:
-  explicit GeneratorSource(const GeneratorOptions& o) : o_(o) {
+  explicit GeneratorSource(const GeneratorOptions& o) : o_(o), context_(o.device) {
     const UseContext use(context_);
     const SafetensorsFile file(o.checkpoint);
     const fastgan::RunOptions run = fastgan::from_json(configuration(file), file.path());
@@ -90,6 +90,31 @@ class GeneratorSource : public PictureSource {
   uint64_t seed_ = 0;
 };
 
+class KeptSource : public MetricPictures {
+ public:
+  KeptSource(std::unique_ptr<MetricPictures> source, size_t bytes) : source_(std::move(source)), most_(int64_t(bytes / source_->picture_bytes())) {
+    size_ = source_->size();
+  }
+  int64_t count() const override { return source_->count(); }
+  uint64_t fingerprint() const override { return source_->fingerprint(); }
+  std::string description() const override { return source_->description(); }
+  void read(int64_t first, int64_t n, uint8_t* out) override {
+    const int64_t end = std::min(first + n, most_), from_memory = std::max<int64_t>(0, end - first);
+    if (end > kept_) {
+      pixels_.resize(size_t(end) * picture_bytes());
+      source_->read(kept_, end - kept_, pixels_.data() + size_t(kept_) * picture_bytes());
+      kept_ = end;
+    }
+    if (from_memory > 0) std::memcpy(out, pixels_.data() + size_t(first) * picture_bytes(), size_t(from_memory) * picture_bytes());
+    if (from_memory < n) source_->read(first + from_memory, n - from_memory, out + size_t(from_memory) * picture_bytes());
+  }
+
+ private:
+  std::unique_ptr<MetricPictures> source_;
+  std::vector<uint8_t> pixels_;
+  int64_t most_, kept_ = 0;
+};
+
 }  // namespace
 
 CheckpointPictures checkpoint_pictures(const std::filesystem::path& checkpoint) {
@@ -110,7 +135,10 @@ int first_picture_side(const std::filesystem::path& folder) {
   fail("{}: no picture in it can be read (jpg, png, webp, bmp, tga)", folder.string());
 }
 
-std::unique_ptr<PictureSource> folder_source(const DatasetOptions& options) { return std::make_unique<FolderSource>(options); }
-std::unique_ptr<PictureSource> generator_source(const GeneratorOptions& options) { return std::make_unique<GeneratorSource>(options); }
+std::unique_ptr<MetricPictures> folder_source(const DatasetOptions& options) { return std::make_unique<FolderSource>(options); }
+std::unique_ptr<MetricPictures> generator_source(const GeneratorOptions& options) { return std::make_unique<GeneratorSource>(options); }
+std::unique_ptr<MetricPictures> keep_pictures(std::unique_ptr<MetricPictures> source, size_t bytes) {
+  return std::make_unique<KeptSource>(std::move(source), bytes);
+}
 
 }  // namespace kiln

@@ -7,13 +7,14 @@
 
 #include "engine/dataset.h"
 #include "engine/picture.h"
+#include "engine/tensor.h"
 
 namespace kiln {
 
 /// Square pictures of one size as bytes, read in pieces: a set need not fit in memory.
-class PictureSource {
+class MetricPictures {
  public:
-  virtual ~PictureSource() = default;
+  virtual ~MetricPictures() = default;
   /// Pictures there are; a generator has as many as are asked for: -1.
   virtual int64_t count() const = 0;
   /// Pictures [first, first + n) as [n, size, size, 3]; equal calls give equal bytes.
@@ -41,7 +42,7 @@ CheckpointPictures checkpoint_pictures(const std::filesystem::path& checkpoint);
 int first_picture_side(const std::filesystem::path& folder);
 
 /// A folder of pictures (engine/dataset.h). Throws kiln::Error as Dataset does.
-std::unique_ptr<PictureSource> folder_source(const DatasetOptions& options);
+std::unique_ptr<MetricPictures> folder_source(const DatasetOptions& options);
 
 /// Pictures of the averaged generator in evaluation mode, at its own size. Picture k depends on the seed and on k alone.
 /// Without a seed it is the training run's own, so that the first pictures are those of its sample grids and of the
@@ -50,7 +51,11 @@ struct GeneratorOptions {
   std::filesystem::path checkpoint;
   int64_t seed = -1;  ///< -1: the training run's
   int batch = 8;      ///< pictures computed at once
+  Device device = Device::cpu;
 };
-std::unique_ptr<PictureSource> generator_source(const GeneratorOptions& options);
+std::unique_ptr<MetricPictures> generator_source(const GeneratorOptions& options);
+
+/// The same pictures, of which the first, as many as `bytes` hold, are made once and kept.
+std::unique_ptr<MetricPictures> keep_pictures(std::unique_ptr<MetricPictures> source, size_t bytes);
 
 }  // namespace kiln
