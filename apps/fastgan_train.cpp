@@ -17,6 +17,7 @@ namespace {
 struct Flags {
   RunOptions run;
   std::string data, out, fit = "crop", device = "auto", recon = "mse", precision = "auto", ema_warmup = "on", resume, on_collapse = "warn";
+  std::string lpips = "vgg", lpips_weights, lpips_heads, metric_weights;
   std::vector<int> background{255, 255, 255};
   bool dry_run = false, no_noise = false, no_sle_64 = false, no_d_gates = false, no_fold = false, no_cache = false;
 };
@@ -45,7 +46,9 @@ void add_flags(CLI::App& app, Flags& f) {
   output(app.add_option("--seed", o.seed, "of all random numbers: equal seeds give equal runs")->capture_default_str());
   output(app.add_option("--log-every", o.log_every, "steps between lines of log.jsonl")->capture_default_str());
   output(app.add_option("--sample-every", o.sample_every, "steps between sample grids (0: only the last)")->capture_default_str());
-  output(app.add_option("--metric-every", o.metric_every, "steps between measurements of the sliced Wasserstein distance (0: never)")->capture_default_str());
+  output(app.add_option("--metric-every", o.metric_every, "steps between measurements of the sliced Wasserstein distance (0: never); left out where they would take more than a fortieth of the time")->capture_default_str());
+  output(app.add_option("--metric-network", o.metric_network, "measure KID and FID on this network too: inception, squeezenet, darknet (docs/metrics.md)"));
+  output(app.add_option("--metric-weights", f.metric_weights, "its weights (.pth or .safetensors)"));
   output(app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->capture_default_str());
   output(app.add_option("--keep", o.keep, "checkpoints to keep, beside the best by distance (0: all)")->capture_default_str());
   output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
@@ -61,7 +64,10 @@ void add_flags(CLI::App& app, Flags& f) {
   training(app.add_option("--beta2", o.train.adam.beta2, "Adam's second decay")->capture_default_str());
   training(app.add_option("--ema-decay", o.train.ema.decay, "decay of the generator's moving average")->capture_default_str());
   training(app.add_option("--ema-warmup", f.ema_warmup, "on: the decay grows from 0.1 as (1+t)/(10+t); off: constant, as published")->check(CLI::IsMember({"on", "off"}))->capture_default_str());
-  training(app.add_option("--recon", f.recon, "the discriminator's reconstruction loss: mse, l1")->check(CLI::IsMember({"mse", "l1"}))->capture_default_str());
+  training(app.add_option("--recon", f.recon, "the discriminator's reconstruction loss: mse, l1, lpips (as the public code)")->check(CLI::IsMember({"mse", "l1", "lpips"}))->capture_default_str());
+  training(app.add_option("--lpips", f.lpips, "the network of --recon lpips: vgg, alex")->check(CLI::IsMember({"vgg", "alex"}))->capture_default_str());
+  training(app.add_option("--lpips-weights", f.lpips_weights, "its weights: torchvision's file"));
+  training(app.add_option("--lpips-heads", f.lpips_heads, "its linear heads: LPIPS v0.1's file"));
   training(app.add_option("--recon-weight", o.train.recon_weight, "its weight")->capture_default_str());
   training(app.add_option("--margin-low", o.train.margin_low, "hinge margins are drawn from [margin-low, 1); 1: the paper's constant")->capture_default_str());
   const auto network = group("Network");
@@ -108,7 +114,16 @@ void finish(Flags& f, const CLI::App& app) {
       if (v < 0 || v > 255) fail("--background: {} is not from 0 to 255", v);
     o.background = {uint8_t(f.background[0]), uint8_t(f.background[1]), uint8_t(f.background[2])};
   }
-  if (given("--recon")) o.train.recon_power = f.recon == "mse" ? 2 : 1;
+  if (given("--recon")) {
+    o.train.recon_power = f.recon == "l1" ? 1 : 2;
+    o.lpips = f.recon == "lpips" ? f.lpips : "";
+  } else if (given("--lpips")) {
+    if (o.lpips.empty()) fail("--lpips {}: belongs to --recon lpips", f.lpips);
+    o.lpips = f.lpips;
+  }
+  if (given("--lpips-weights")) o.lpips_weights = f.lpips_weights;
+  if (given("--lpips-heads")) o.lpips_heads = f.lpips_heads;
+  if (given("--metric-weights")) o.metric_weights = f.metric_weights;
   if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
   if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
   o.train.augment = augment_policy(o.augment);
@@ -135,7 +150,7 @@ void refuse_changes(const RunOptions& now, const RunOptions& saved) {
   if (now.augment != saved.augment) differs("--augment");
   if (now.flip != saved.flip) differs("--flip");
   if (now.fit != saved.fit) differs("--fit");
-  differs("a training option");
+  differs("a training option (--recon, --lpips, --lr, ...)");
 }
 
 RunOptions parse(int argc, char** argv, bool* only_plan) {

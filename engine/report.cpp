@@ -116,6 +116,7 @@ constexpr Title kTitles[] = {
     {"diversity", "Diversity of the samples", "mean distance between generated pictures, relative to the real ones: 1 is as varied"},
     {"sigma", "Largest singular values", "of any layer's weights, before they are divided by them"},
     {"gradient", "Gradient norms", "of all parameters of a network"},
+    {"metric_seconds", "Time of a measurement", "of the distances on a network's features, seconds"},
     {"images_per_second", "Throughput", "pictures a second in training steps"},
     {"memory_mb", "Memory", "of tensors at the peak, MiB"},
 };

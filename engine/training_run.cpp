@@ -17,6 +17,10 @@ namespace {
 /// Pictures that the diversity of samples is measured with.
 constexpr int64_t kDiversityPictures = 64;
 
+/// The sliced Wasserstein distance is seldom dear, and what it tells must not depend on the clock: only a run that has spent that
+/// many seconds more than its share on it leaves measurements out.
+constexpr double kSwdHeadStart = 10;
+
 RunDirectory open_directory(const RunPlan& plan) {
   RunDirectory d = plan.resume && plan.resume_file.empty() ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
   d.claim();
@@ -191,6 +195,7 @@ void TrainingRun::save(Trainee& trainee) {
 }
 
 void TrainingRun::measure(Trainee& trainee, bool at_stop) {
+  const Stopwatch watch;
   std::vector<Picture> some;  // of the samples from `first` on
   int64_t first = 0;
   const int64_t count = reference_->pictures();
@@ -213,6 +218,49 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
   for (size_t i = 0; i < levels.size(); i++) j[fmt::format("swd_{}", levels[i])] = r.per_level[i];
   if (real_distance_ > 0 && compared.size() > 1) j["diversity"] = mean_pairwise_distance(compared) / real_distance_;
   if (at_stop) j["at_stop"] = true;
+  note(j.dump());
+  swd_seconds_ = watch.seconds();
+  swd_share_.spend(swd_seconds_);
+}
+
+/// Something that is said once, on the console and in the log.
+void TrainingRun::tell(const std::string& text) {
+  line_.print(fmt::format("step {}: {}", step_, text));
+  directory_.log(json{{"step", step_}, {"note", text}}.dump());
+}
+
+/// Whether the run can afford the distance now. One that its --metric-every makes too dear is measured less often.
+bool TrainingRun::may_measure() {
+  if (swd_share_.allows(swd_seconds_, loop_clock_.seconds(), kSwdHeadStart)) return true;
+  if (!told_swd_)
+    tell(fmt::format("the distance takes {:.2g} s, more often than {:.2g}% of the time allow: some measurements are left out (every planned checkpoint has its own)",
+                     swd_seconds_, swd_share_.share() * 100));
+  told_swd_ = true;
+  return false;
+}
+
+/// The meter's turn, as far as its share of the time goes: first the real pictures, a piece at a time, then the samples.
+void TrainingRun::measure_more(Trainee& trainee) {
+  const double left = meter_share_.left(loop_clock_.seconds());
+  const Stopwatch watch;
+  if (!meter_ready_) {
+    if (left > 0) meter_ready_ = meter_->prepare(left);
+    meter_share_.spend(watch.seconds());
+    return;
+  }
+  const double expected = meter_seconds_ > 0 ? meter_seconds_ : meter_->expected_seconds();
+  if (expected > left) {
+    if (!told_meter_)
+      tell(fmt::format("{} takes {:.2g} s, which {:.2g}% of the time allow once in {}: it is left out in between", meter_->name(), expected,
+                       meter_share_.share() * 100, duration_text(expected / meter_share_.share())));
+    told_meter_ = true;
+    return;
+  }
+  json j{{"step", step_}};
+  for (const auto& [key, value] : meter_->measure([&](int64_t first, int64_t n) { return trainee.sample(first, n); })) j[key] = value;
+  meter_seconds_ = watch.seconds();
+  meter_share_.spend(meter_seconds_);
+  j["metric_seconds"] = meter_seconds_;
   note(j.dump());
 }
 
@@ -253,6 +301,7 @@ void TrainingRun::loop(Trainee& trainee) {
   const auto asked_to_end = [&] { return interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60); };
   double last_shown = -1e9;
   bool stop = false;
+  loop_clock_ = Stopwatch();
   while (!stop) {
     const Stopwatch watch;
     trainee.step(step_);
@@ -260,12 +309,13 @@ void TrainingRun::loop(Trainee& trainee) {
     stop = asked_to_end() || step_ == plan_.steps;
     if (!trainee.go_on(step_)) stop = true;
     // A planned checkpoint has its distance; what that tells about a collapse must be known before it is written.
-    const bool measured = (due(plan_.metric_every) || due(plan_.checkpoint_every)) && reference_;
+    const bool measured = reference_ && (due(plan_.checkpoint_every) || (due(plan_.metric_every) && may_measure()));
     const bool reported = due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop;
     // Steps are queued on a GPU; the clock is right where something is read from it.
-    if (reported || measured || due(plan_.sample_every) || due(plan_.checkpoint_every)) wait_for_device();
+    if (reported || measured || (meter_ && due(plan_.metric_every)) || due(plan_.sample_every) || due(plan_.checkpoint_every)) wait_for_device();
     seconds_training_ += watch.seconds();
     if (measured) measure(trainee);
+    if (meter_ && due(plan_.metric_every)) measure_more(trainee);
     if (reported) {
       report(trainee, due(plan_.log_every), measured || stop);
       last_shown = clock_.seconds();
@@ -313,6 +363,7 @@ void TrainingRun::print_profile() {
 
 RunResult TrainingRun::train(Trainee& trainee) {
   if (reference_) line_.print(reference_->description());
+  if (meter_) line_.print(meter_->description());
   if (step_ > 0) line_.print(fmt::format("going on from step {}", step_));
   context().profile.on = plan_.profile;
   try {

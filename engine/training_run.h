@@ -13,6 +13,7 @@
 #include "engine/context.h"
 #include "engine/dataset.h"
 #include "engine/picture.h"
+#include "engine/picture_meter.h"
 #include "engine/progress.h"
 #include "engine/report.h"
 #include "engine/run_directory.h"
@@ -93,6 +94,8 @@ class TrainingRun {
 
   /// The pictures: what the distance is measured against, if it is measured, and the sheet of real ones.
   void use_pictures(std::shared_ptr<const Dataset> data);
+  /// A further distance, measured every metric_every steps as far as it takes no more than a fortieth of the time.
+  void use_meter(std::unique_ptr<PictureMeter> meter) { meter_ = std::move(meter); }
   /// Loads the newest checkpoint or the one named, or initialises. Afterwards step() is the number of steps done.
   void start(Trainee& trainee);
   /// Trains to the end, to Ctrl-C or to the clock, and saves. A run that cannot write ends with a kiln::Error that says
@@ -106,6 +109,9 @@ class TrainingRun {
   void load(Trainee& trainee, const std::filesystem::path& path);
   void save(Trainee& trainee);
   void measure(Trainee& trainee, bool at_stop = false);
+  bool may_measure();
+  void measure_more(Trainee& trainee);
+  void tell(const std::string& text);
   void write_grids(Trainee& trainee);
   void report(Trainee& trainee, bool log_now, bool important);
   void note(const std::string& line);
@@ -131,6 +137,11 @@ class TrainingRun {
   int rewinds_ = 0, stream_ = 0;    // times that the run went back; the stream that the trainee uses
   int64_t rewound_to_ = -1;
   double real_distance_ = 0;  // between real pictures
+  std::unique_ptr<PictureMeter> meter_;
+  bool meter_ready_ = false, told_swd_ = false, told_meter_ = false;
+  TimeShare swd_share_{0.025}, meter_share_{0.025};  // of the loop's time
+  double swd_seconds_ = 0, meter_seconds_ = 0;  // of the last measurement
+  Stopwatch loop_clock_;
 };
 
 }  // namespace kiln

@@ -51,7 +51,8 @@ std::string to_json(const RunOptions& o, bool with_paths) {
   j["ema_decay"] = t.ema.decay;
   j["ema_warmup"] = t.ema.warm_up;
   j["margin_low"] = t.margin_low;
-  j["recon"] = t.recon_power == 2 ? "mse" : "l1";
+  j["recon"] = !o.lpips.empty() ? "lpips" : t.recon_power == 2 ? "mse" : "l1";
+  if (!o.lpips.empty()) j["lpips"] = o.lpips;
   j["recon_weight"] = t.recon_weight;
   j["augment"] = o.augment;
   j["batch"] = o.batch;
@@ -63,6 +64,10 @@ std::string to_json(const RunOptions& o, bool with_paths) {
   j["background"] = {o.background.r, o.background.g, o.background.b};
   if (with_paths) {
     j["data"] = o.data.string();
+    if (!o.lpips.empty()) j["lpips_weights"] = o.lpips_weights.string();
+    if (!o.lpips.empty()) j["lpips_heads"] = o.lpips_heads.string();
+    if (!o.metric_network.empty()) j["metric_network"] = o.metric_network;
+    if (!o.metric_network.empty()) j["metric_weights"] = o.metric_weights.string();
     j["steps"] = o.steps;
     j["log_every"] = o.log_every;
     j["sample_every"] = o.sample_every;
@@ -106,7 +111,8 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     t.ema.decay = j.at("ema_decay");
     t.ema.warm_up = j.at("ema_warmup");
     t.margin_low = j.at("margin_low");
-    t.recon_power = j.at("recon") == "mse" ? 2 : 1;
+    t.recon_power = j.at("recon") == "l1" ? 1 : 2;
+    if (j.at("recon") == "lpips") o.lpips = j.at("lpips");
     t.recon_weight = j.at("recon_weight");
     o.augment = j.at("augment");
     t.augment = augment_policy(o.augment);
@@ -120,6 +126,10 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     o.background = {b.at(0), b.at(1), b.at(2)};
     if (j.contains("data")) {
       o.data = j.at("data").get<std::string>();
+      o.lpips_weights = j.value("lpips_weights", "");
+      o.lpips_heads = j.value("lpips_heads", "");
+      o.metric_network = j.value("metric_network", "");
+      o.metric_weights = j.value("metric_weights", "");
       o.steps = j.at("steps");
       o.log_every = j.at("log_every");
       o.sample_every = j.at("sample_every");
@@ -159,6 +169,14 @@ void check(const RunOptions& o) {
   range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
   range("--margin-low", double(o.train.margin_low), 0, 1);
   range("--recon-weight", double(o.train.recon_weight), 0, 1e6);
+  if (o.lpips.empty() && !(o.lpips_weights.empty() && o.lpips_heads.empty())) fail("--lpips-weights, --lpips-heads: belong to --recon lpips");
+  if (!o.lpips.empty() && o.lpips != "vgg" && o.lpips != "alex") fail("--lpips {}: use vgg or alex", o.lpips);
+  if (!o.lpips.empty() && (o.lpips_weights.empty() || o.lpips_heads.empty()))
+    fail("--recon lpips: name the network's files with --lpips-weights ({} of torchvision) and --lpips-heads ({}.pth of LPIPS v0.1); docs/metrics.md says where people get them",
+         o.lpips == "vgg" ? "vgg16-397923af.pth" : "alexnet-owt-7be5be79.pth", o.lpips);
+  if (o.lpips == "alex" && o.network.small() < 32) fail("--lpips alex: wants reconstructions of 32 px at least, so --size 64 or more; or use vgg");
+  if (o.metric_network.empty() && !o.metric_weights.empty()) fail("--metric-weights: name the network with --metric-network");
+  if (!o.metric_network.empty() && o.metric_every == 0) fail("--metric-network: nothing is measured with --metric-every 0");
   range("--log-every", double(o.log_every), 1, 1e9);
   range("--sample-every", double(o.sample_every), 0, 1e9);
   range("--metric-every", double(o.metric_every), 0, 1e9);

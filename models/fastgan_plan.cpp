@@ -8,13 +8,14 @@
 
 namespace kiln::fastgan {
 
-void dry_run(const RunOptions& o) {
-  check(o);
-  const int64_t pictures = o.data.empty() ? 0 : int64_t(count_pictures(o.data));
-  Context context(o.device, true, size_t(o.memory_gb * (1ull << 30)));
+void dry_run(const RunOptions& options) {
+  check(options);
+  const int64_t pictures = options.data.empty() ? 0 : int64_t(count_pictures(options.data));
+  Context context(options.device, true, size_t(options.memory_gb * (1ull << 30)));
   UseContext use(context);
-  context.storage = o.precision;
-  context.library = o.library;
+  context.storage = options.precision;
+  context.library = options.library;
+  const RunOptions o = with_networks(options);
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   LayerTable layers;

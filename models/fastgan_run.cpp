@@ -9,6 +9,7 @@
 #include "engine/picture_source.h"
 #include "engine/picture_tensor.h"
 #include "engine/step_graph.h"
+#include "models/feature_meter.h"
 
 namespace kiln::fastgan {
 namespace {
@@ -41,6 +42,7 @@ class FastganTrainee : public Trainee {
 
  private:
   std::vector<Tensor> real_batch();
+  std::string perceptual_text() const { return fmt::format("{} {:016x}", o_.train.perceptual->key(), o_.train.perceptual->fingerprint()); }
 
   const RunOptions& o_;
   std::shared_ptr<const Dataset> data_;
@@ -77,6 +79,9 @@ void FastganTrainee::load(const SafetensorsFile& file) {
   shape.fold_upsample = o_.network.fold_upsample;  // the same numbers, computed in another way
   if (shape != o_.network)
     fail("{}: was trained with other network options (--tanh, --no-noise, --no-sle-64, --no-d-gates, --sle-leaky); give the same ones", path);
+  const bool same_run = o_.resume && o_.resume_file.empty();
+  if (same_run && o_.train.perceptual && metadata_text(file, "lpips") != perceptual_text())
+    fail("{}: was trained with other LPIPS weights; give the files that the run began with, or start a new run with --resume FILE", path);
   load_parameters(file, "G.", model_.g_params);
   load_parameters(file, "D.", model_.d_params);
   load_parameters(file, "ema.", model_.average_params);
@@ -97,6 +102,7 @@ void FastganTrainee::save(CheckpointWriter& w) {
   w.add("ema.", model_.average_params);
   w.add_optimiser("opt_g.", model_.g_params);
   w.add_optimiser("opt_d.", model_.d_params);
+  if (o_.train.perceptual) w.set("lpips", perceptual_text());
   if (!model_.memory.scaled()) return;
   const StepState s = model_.memory.read();
   w.set("loss_scale", fmt::format("{}", s.loss_scale));
@@ -223,16 +229,25 @@ RunPlan plan_of(const RunOptions& o) {
   return p;
 }
 
-RunResult train(const RunOptions& o) {
-  check(o);
-  if (o.threads > 0) omp_set_num_threads(o.threads);
-  Context context(o.device, false, size_t(o.memory_gb * (1ull << 30)));
+RunOptions with_networks(RunOptions o) {
+  if (!o.lpips.empty()) o.train.perceptual = std::make_shared<const Lpips>(o.lpips, o.lpips_weights, o.lpips_heads, context().storage);
+  return o;
+}
+
+RunResult train(const RunOptions& options) {
+  check(options);
+  if (options.threads > 0) omp_set_num_threads(options.threads);
+  Context context(options.device, false, size_t(options.memory_gb * (1ull << 30)));
   UseContext use(context);
-  context.storage = o.precision;
-  context.library = o.library;
+  context.storage = options.precision;
+  context.library = options.library;
+  const RunOptions o = with_networks(options);
+  std::unique_ptr<FeatureNetwork> network;  // a mistake in its name or file is told before the run's directory is made
+  if (!o.metric_network.empty()) network = open_feature_network(o.metric_network, o.metric_weights);
   TrainingRun run(plan_of(o));
   const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), run.line());
   run.use_pictures(data);
+  if (network) run.use_meter(std::make_unique<FeatureMeter>(std::move(network), data, o.cache ? default_cache_folder() : std::filesystem::path()));
   FastganTrainee trainee(o, data);
   run.start(trainee);
   const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());

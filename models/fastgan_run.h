@@ -29,6 +29,8 @@ struct RunOptions {
   Config network;
   TrainOptions train;
   std::string augment = "color,translation";  // train.augment as text
+  std::string lpips;  // the trunk of a perceptual reconstruction loss, vgg or alex; empty: train.recon_power
+  std::filesystem::path lpips_weights, lpips_heads;
   int batch = 8;
   int accumulate = 1;  // parts that a batch is computed in; divides batch
   double flip = 0.5;  // probability of a horizontal mirror
@@ -44,6 +46,8 @@ struct RunOptions {
   std::filesystem::path resume_file;
   std::vector<std::string> commands;  // the command lines that started and resumed the run, for the record
   int64_t log_every = 20, sample_every = 500, metric_every = 500, checkpoint_every = 1000;
+  std::string metric_network;  // models/feature_network.h; empty: only the sliced Wasserstein distance is measured
+  std::filesystem::path metric_weights;
   int keep = 3;
   int grid = 6;  // sample grids show grid x grid pictures
   // Machine
@@ -74,11 +78,14 @@ void check(const RunOptions& o);
 DatasetOptions dataset_options(const RunOptions& o);
 RunPlan plan_of(const RunOptions& o);
 
+/// The options with the networks that their files name, in the current context.
+RunOptions with_networks(RunOptions o);
+
 /// Trains. Needs no current context: it makes its own. Throws kiln::Error.
-RunResult train(const RunOptions& o);
+RunResult train(const RunOptions& options);
 
 /// Prints the table of layers with their output shapes and parameters, and the memory that the run will need, without
 /// allocating or computing anything of it. Throws kiln::Error.
-void dry_run(const RunOptions& o);
+void dry_run(const RunOptions& options);
 
 }  // namespace kiln::fastgan

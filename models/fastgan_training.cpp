@@ -43,6 +43,21 @@ Pictures Model::augmented_fakes(int64_t n, const TrainOptions& o) {
           augment(plain.small, o.augment, random.uniform("augment.fake.small", Shape{n, kAugmentUniforms}))};
 }
 
+/// LPIPS of the three reconstructions. Two of them have the same target, which goes through the network once.
+void Model::perceptual_loss(const Reconstructions& r, const Tensor& small, const Tensor& part, const TrainOptions& o, Losses& out) {
+  const auto add = [&](const Var& x, const std::vector<Tensor>& target, Tensor& sum) {
+    const Lpips::Loss l = o.perceptual->loss(x.value, target, o.recon_weight, memory.loss_scale());
+    x.node->add(l.gradient);
+    add_scaled(sum, l.value, 1.f);
+  };
+  {
+    const std::vector<Tensor> target = o.perceptual->encode(small);
+    add(r.all, target, out.recon_all);
+    add(r.small, target, out.recon_small);
+  }
+  add(r.part, o.perceptual->encode(part), out.recon_part);
+}
+
 void Model::train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out) {
   const int s = config.small();
   Tape tape;
@@ -54,16 +69,21 @@ void Model::train_on_real(const Tensor& real, const Tensor& corner, float share,
   const HingeLoss h = hinge(f.logits, 1.f, "margin.real", o);
   const Reconstructions r = d.reconstruct(f, corner);
   const Var part = nearest_resize(corner_crop(x, config.size / 2, config.size / 2, corner), s, s);
-  const Var all_loss = difference_loss(r.all, small.value, o.recon_power);
-  const Var small_loss = difference_loss(r.small, small.value, o.recon_power);
-  const Var part_loss = difference_loss(r.part, part.value, o.recon_power);
-  tape.backward({{h.value, share}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}}, memory.loss_scale());
+  if (o.perceptual) {
+    perceptual_loss(r, small.value, part.value, o, out);
+    tape.backward({{h.value, share}}, memory.loss_scale());
+  } else {
+    const Var all_loss = difference_loss(r.all, small.value, o.recon_power);
+    const Var small_loss = difference_loss(r.small, small.value, o.recon_power);
+    const Var part_loss = difference_loss(r.part, part.value, o.recon_power);
+    tape.backward({{h.value, share}, {all_loss, o.recon_weight}, {small_loss, o.recon_weight}, {part_loss, o.recon_weight}}, memory.loss_scale());
+    add_scaled(out.recon_all, all_loss.value, 1.f);
+    add_scaled(out.recon_small, small_loss.value, 1.f);
+    add_scaled(out.recon_part, part_loss.value, 1.f);
+  }
   decoder_spectral_.release();
   add_scaled(out.d_real, h.value.value, share);
   add_scaled(out.logit_real, h.mean_logit, share);
-  add_scaled(out.recon_all, all_loss.value, 1.f);
-  add_scaled(out.recon_small, small_loss.value, 1.f);
-  add_scaled(out.recon_part, part_loss.value, 1.f);
 }
 
 void Model::train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out) {

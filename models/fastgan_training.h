@@ -5,6 +5,7 @@
 
 #include "engine/step_memory.h"
 #include "models/fastgan.h"
+#include "models/lpips.h"
 
 namespace kiln::fastgan {
 
@@ -14,6 +15,7 @@ struct TrainOptions {
   AugmentPolicy augment{true, true, false};
   float margin_low = 0.8f;  // hinge margins are drawn from [margin_low, 1); 1 gives the paper's constant margin
   int recon_power = 2;      // 2: mean squared error, 1: mean absolute error
+  std::shared_ptr<const Lpips> perceptual;  // if there is one, its distance in place of recon_power's; of context().storage
   float recon_weight = 1;   // times (mean over a picture, summed over the batch and the three reconstructions)
 };
 
@@ -67,6 +69,7 @@ class Model {
 
  private:
   Pictures augmented_fakes(int64_t n, const TrainOptions& o);
+  void perceptual_loss(const Reconstructions& r, const Tensor& small, const Tensor& part, const TrainOptions& o, Losses& out);
   void train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out);
   void train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out);
   void train_generator(Tape& tape, Pictures fakes, float share, Losses& out);

@@ -8,7 +8,7 @@
 #include "kernels/exec/log.h"
 #include "kernels/pointwise.h"
 #include "models/fastgan_training.h"
-#include "tests/support.h"
+#include "tests/feature_fixtures.h"
 
 using namespace kiln;
 using namespace kiln::fastgan;
@@ -26,6 +26,7 @@ struct Training {
   std::unique_ptr<PictureSet> set;
   BatchOrder order{5, kPictures, kBatch};
   Tensor index{Shape{kBatch}, DType::i32};
+  TrainOptions options;
   Losses losses;
   int64_t parts;
   int64_t step = 0;
@@ -57,7 +58,7 @@ struct Training {
                                       random->uniform("augment.real", Shape{n, kAugmentUniforms})));
     }
     random->set_first_sample(0);
-    losses = model->iteration(real, {});
+    losses = model->iteration(real, options);
   }
 
   std::vector<float> everything() {
@@ -122,6 +123,25 @@ TEST_CASE("step graph: two steps are the same launches and library calls, with t
       // Every step drew from the step's own numbers all the same.
       CHECK(training.model->memory.read().step == 5);
     }
+}
+
+TEST_CASE("step graph: a step with LPIPS is the same launches, too") {
+  const TempFolder folder;
+  const std::string weights = write_weights(folder, "vgg"), heads = write_heads(folder, "vgg", head_channels("vgg"));
+  for (const DType t : {DType::f32, DType::f16}) {
+    CAPTURE(std::string(name_of(t)));
+    Training training(t);
+    training.options.perceptual = std::make_shared<const Lpips>("vgg", weights, heads, t);
+    StepGraph graph(true);
+    std::vector<std::vector<LaunchLog::Entry>> logs;
+    for (int i = 0; i < 4; i++) {
+      training.before();
+      logs.push_back(log_of([&] { graph.run([&] { training.iteration(); }); }));
+    }
+    CHECK(graph.warm());
+    CHECK(count(logs[2], "MaxPoolBackward") == 3 * 4);
+    CHECK(logs[2] == logs[3]);
+  }
 }
 
 TEST_CASE("step graph: the list of launches shows what a step takes from the host, and another address") {
