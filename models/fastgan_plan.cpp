@@ -5,6 +5,7 @@
 #include "engine/layer_table.h"
 #include "engine/memory_plan.h"
 #include "models/fastgan_run.h"
+#include "models/feature_meter.h"
 
 namespace kiln::fastgan {
 
@@ -16,6 +17,8 @@ void dry_run(const RunOptions& options) {
   context.storage = options.precision;
   context.library = options.library;
   const RunOptions o = with_networks(options);
+  std::unique_ptr<FeatureNetwork> network;
+  if (!o.metric_network.empty()) network = open_feature_network(o.metric_network, o.metric_weights);
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   LayerTable layers;
@@ -35,6 +38,7 @@ void dry_run(const RunOptions& options) {
   losses = {};
   losses = step();
   model.sample(Tensor(Shape{part, o.network.nz}));
+  if (network) network->features(Tensor(Shape{FeatureMeter::kBatch, side, side, 3}));
   model.reconstruct(Tensor(Shape{part, side, side, 3}, o.precision));
   fmt::print("{}{}", layers.text("G"), layers.text("D"));
   const DatasetOptions d = dataset_options(o);

@@ -13,6 +13,7 @@ namespace kiln {
 class FeatureMeter : public PictureMeter {
  public:
   static constexpr int64_t kSamples = 256, kMostReal = 1000;
+  static constexpr int64_t kBatch = 8;  // pictures that the network sees at once: few, so that a short share of time is enough
 
   /// cache_folder: where the real pictures' features are kept for the next run; empty: nowhere.
   FeatureMeter(std::unique_ptr<FeatureNetwork> network, std::shared_ptr<const Dataset> real, const std::filesystem::path& cache_folder,
@@ -26,7 +27,6 @@ class FeatureMeter : public PictureMeter {
   int64_t real_pictures() const { return count_; }
 
  private:
-  static constexpr int64_t kBatch = 8;  // pictures that the network sees at once: few, so that a short share of time is enough
   void look_at(const uint8_t* bytes, int64_t n, FeatureSet& into) const;
 
   std::unique_ptr<FeatureNetwork> network_;

@@ -186,6 +186,9 @@ TEST_CASE("fastgan_train: --metric-network measures beside the run, and mistakes
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   CHECK(f.out.find("KID) on Tiny Darknet: 256 samples against 12 real pictures of 32 px, bilinear to 224 px") != std::string::npos);
+  const Finished plan = run_program("fastgan_train", tiny(faces, t / "new", {"--dry-run", "--metric-network", "darknet", "--metric-weights", weights}));
+  CHECK(plan.code == 0);
+  CHECK(std::stoi(plan.out.substr(plan.out.find("memory: ") + 8)) > 60);  // a batch of 224 px
   refuses(tiny(faces, t / "new", {"--metric-network", "inception"}), {"pt_inception-2015-12-05-6726825d.pth", "pytorch-fid"});
   refuses(tiny(faces, t / "new", {"--metric-network", "resnet"}), {"resnet", "darknet"});
   refuses(tiny(faces, t / "new", {"--metric-weights", weights}), {"--metric-network"});
