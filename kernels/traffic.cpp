@@ -3,11 +3,13 @@
 #include "kernels/activation.h"
 #include "kernels/adam.h"
 #include "kernels/augment.h"
+#include "kernels/feature.h"
 #include "kernels/fold.h"
 #include "kernels/gate.h"
 #include "kernels/inference.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
+#include "kernels/perceptual.h"
 #include "kernels/pointwise.h"
 #include "kernels/random.h"
 #include "kernels/resize.h"
@@ -32,6 +34,10 @@ void note(const char* name, int launches, DType t, Bytes bytes) { note(name, lau
 int64_t pixels(const AugmentShape& s) { return s.n * s.h * s.w * 3; }
 int64_t in(const ResizeShape& s) { return s.n * s.h * s.w * s.c; }
 int64_t out(const ResizeShape& s) { return s.n * s.out_h * s.out_w * s.c; }
+int64_t in(const PoolShape& s) { return s.n * s.h * s.w * s.c; }
+int64_t out(const PoolShape& s) { return s.n * s.out_h * s.out_w * s.c; }
+int64_t in(const PlaceShape& s) { return s.n * s.h * s.w * s.c; }
+int64_t out(const PlaceShape& s) { return s.n * s.out_h * s.out_w * s.c; }
 
 }  // namespace
 
@@ -75,6 +81,25 @@ void gather_pictures(Stream, DType t, const AugmentShape& s, const uint8_t*, con
 void gather_augmented(Stream, DType t, const AugmentShape& s, const AugmentPolicy&, const uint8_t*, const float*, const int32_t*,
                       const float*, float, const float*, void*) {
   note("gather_augmented", 1, t, {pixels(s), kByte * pixels(s)});
+}
+
+// ---- feature ---------------------------------------------------------------------------------------------------------
+void affine_activation(Stream, DType t, int64_t rows, int c, const void*, const float*, const float*, float, void*) {
+  note("affine_activation", 1, t, {2 * rows * c});
+}
+void affine_activation_backward(Stream, DType t, int64_t rows, int c, const void* y, const float*, float, const void*, void*) {
+  note("affine_activation_backward", 1, t, {(y ? 3 : 2) * rows * c});
+}
+void max_pool_forward(Stream, DType t, const PoolShape& s, const void*, void*) { note("max_pool_forward", 1, t, {in(s) + out(s)}); }
+void max_pool_backward(Stream, DType t, const PoolShape& s, const void*, const void*, void*) {
+  note("max_pool_backward", 1, t, {2 * in(s) + out(s)});
+}
+void average_pool(Stream, DType t, const PoolShape& s, const void*, void*) { note("average_pool", 1, t, {in(s) + out(s)}); }
+void place(Stream, DType t, const PlaceShape& s, const void*, void*) { note("place", 1, t, {in(s) + out(s)}); }
+void copy_channels(Stream, DType t, int64_t rows, int cx, int, int, const void*, void*) { note("copy_channels", 1, t, {2 * rows * cx}); }
+void bilinear(Stream, DType t, const PlaceShape& s, const void*, void*) {
+  const int64_t read = 4 * out(s) < in(s) ? 4 * out(s) : in(s);  // a much smaller picture skips pixels
+  note("bilinear", 1, t, {read + out(s)});
 }
 
 // ---- fold ------------------------------------------------------------------------------------------------------------
@@ -141,6 +166,14 @@ void norm_backward(Stream, DType t, int64_t rows, int c, const void*, const void
   const int launches = (sums ? 2 : 1) + 1 + (dgamma || dbeta ? 1 : 0) + (fusion.noise && dnoise_weight ? 3 : 0);
   const int64_t noise_passes = (sums ? 2 : 1) + (dnoise_weight ? 1 : 0);
   note("norm_backward", launches, t, {(sums ? 2 : 1) * (x + dy) + x, noise_passes * noise}, {2 * x + dy, noise});
+}
+
+// ---- perceptual ------------------------------------------------------------------------------------------------------
+void perceptual_forward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, const float*, float*, float*) {
+  note("perceptual_forward", 3, t, {2 * n * pixels * c, 2 * kFloat * n * pixels}, {2 * n * pixels * c});
+}
+void perceptual_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, const float*, const float*, void*) {
+  note("perceptual_backward", 1, t, {3 * n * pixels * c});
 }
 
 // ---- pointwise -------------------------------------------------------------------------------------------------------
