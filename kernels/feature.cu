@@ -79,33 +79,37 @@ struct MaxPoolBackward {
   PoolShape s;
   const T *x, *dy;
   T* dx;
-  /// d where pixel (pi, pj) is the first largest of window (oi, oj), else 0.
+  /// d where mine, the pixel at (pi, pj), is the first largest of window (oi, oj), else 0. `picture` is channel c of the picture's
+  /// first pixel; the offsets within a picture fit 32 bits.
   template <int P>
-  KILN_HD Pack<P> if_chosen(Pack<P> d, int64_t n, int oi, int oj, int c, int pi, int pj) const {
-    const Pack<P> none(0.f), mine = load<P>(x + ((n * s.h + pi) * s.w + pj) * s.c + c);
+  KILN_HD Pack<P> if_chosen(Pack<P> d, const T* picture, Pack<P> mine, int oi, int oj, int pi, int pj) const {
     const int i0 = window_begin(oi, s.stride, s.pad), i1 = window_end(oi, s.stride, s.pad, s.k, s.h);
     const int j0 = window_begin(oj, s.stride, s.pad), j1 = window_end(oj, s.stride, s.pad, s.k, s.w);
+    KILN_ROLLED
     for (int i = i0; i < i1; i++)
+      KILN_ROLLED
       for (int j = j0; j < j1; j++) {
-        if (i == pi && j == pj) continue;
-        const Pack<P> v = load<P>(x + ((n * s.h + i) * s.w + j) * s.c + c);
-        const bool earlier = i < pi || (i == pi && j < pj);
-        d = earlier ? select_positive(mine - v, d, none) : select_positive(v - mine, none, d);
+        const int after = (i - pi) * s.w + j - pj;
+        if (after == 0) continue;
+        const Pack<P> v = load<P>(picture + (i * s.w + j) * s.c), none(0.f);
+        d = after < 0 ? select_positive(mine - v, d, none) : select_positive(v - mine, none, d);
       }
     return d;
   }
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
     const Pixel p = pixel_of(r, s.h, s.w);
+    const T* picture = x + p.n * s.h * s.w * s.c + c;
+    const Pack<P> mine = load<P>(x + r * s.c + c);
     Pack<P> acc(0.f);
     // The windows that cover the pixel begin at most k - 1 before it.
     const int first_i = p.i + s.pad - s.k + 1, first_j = p.j + s.pad - s.k + 1;
     const int i0 = first_i > 0 ? (first_i + s.stride - 1) / s.stride : 0, j0 = first_j > 0 ? (first_j + s.stride - 1) / s.stride : 0;
+    KILN_ROLLED
     for (int i = i0; i < s.out_h && i * s.stride - s.pad <= p.i; i++)
-      for (int j = j0; j < s.out_w && j * s.stride - s.pad <= p.j; j++) {
-        const Pack<P> d = load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c);
-        acc += if_chosen<P>(d, p.n, i, j, c, p.i, p.j);
-      }
+      KILN_ROLLED
+      for (int j = j0; j < s.out_w && j * s.stride - s.pad <= p.j; j++)
+        acc += if_chosen<P>(load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c), picture, mine, i, j, p.i, p.j);
     store<P>(dx + r * s.c + c, acc);
   }
 };

@@ -20,7 +20,7 @@ STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) by
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
 # Those with kernels over packs; pictures of three channels (augment) have none.
-WIDE_FILES = ("activation", "adam", "fold", "gate", "inference", "loss", "norm", "pointwise", "resize")
+WIDE_FILES = ("activation", "adam", "feature", "fold", "gate", "inference", "loss", "norm", "pointwise", "resize")
 SCALAR_INPUT = ("Broadcast",)  # reads one number
 FINISHES = ("ColumnFinish", "SegmentFinish")  # a few numbers, written one by one
 

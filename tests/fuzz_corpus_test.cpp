@@ -34,7 +34,7 @@ Counts each_file(const std::string& folder, Reader read) {
 }  // namespace
 
 TEST_CASE("fuzz: the corpora of .pth and safetensors files are read or refused") {
-  const Counts pth = each_file("pth", [](auto bytes) { CHECK(read_pth(bytes, "it")); });
+  const Counts pth = each_file("pth", [](auto bytes) { (void)read_pth(bytes, "it"); });
   const Counts safetensors = each_file("safetensors", [](auto bytes) { SafetensorsFile::from_memory(bytes, "it"); });
   MESSAGE(".pth: " << pth.read << " read, " << pth.refused << " refused; safetensors: " << safetensors.read << " and " << safetensors.refused);
   CHECK(pth.read >= 3);

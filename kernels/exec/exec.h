@@ -33,6 +33,7 @@
 #include "kernels/exec/host.h"
 #define KILN_EXEC cpu
 #define KILN_HD
+#define KILN_ROLLED
 #define KILN_D
 
 #else
@@ -45,6 +46,8 @@
 
 #define KILN_EXEC gpu
 #define KILN_HD __host__ __device__
+/// Before a loop that a GPU is not to unroll: registers that run out are spilled to memory.
+#define KILN_ROLLED _Pragma("unroll 1")
 #define KILN_D __device__
 
 #define SMEM(T, name, ...) __shared__ T name __VA_ARGS__
