@@ -5,11 +5,12 @@ CMAKE_FLAGS ?=
 # Looked up when it is used: `make packages` may have installed ninja by then. A folder keeps the generator that it has.
 GENERATOR = $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 DEMO_MINUTES ?= 5
+FUZZ_SECONDS ?= 600
 PREFIX ?= /usr/local
 
 PYTHON ?= python3
 
-.PHONY: all install demo test bench bench-kernels count-table ptxas-table gpu-deps gpu-check sanitize sanitize-threads configure packages format clean help
+.PHONY: all install demo test bench bench-kernels count-table ptxas-table gpu-deps gpu-check sanitize sanitize-threads fuzz configure packages format clean help
 
 all: configure ## build the programs into this folder
 	@cmake --build $(BUILD) -j $(JOBS) --target programs
@@ -45,6 +46,9 @@ sanitize-threads: packages ## two trainings and two generators at once under Thr
 	@cmake --build $(BUILD)-tsan -j $(JOBS) --target threads_test
 	@cd $(BUILD)-tsan && ctest --output-on-failure -R '^threads$$'
 
+fuzz: packages ## libFuzzer on the readers of pictures, safetensors and .pth files (needs clang; FUZZ_SECONDS each)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
 bench: configure ## FastGAN's training step and sampling beside PyTorch's (PYTHON=: one that has torch)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan
 	@$(PYTHON) bench/fastgan_bench.py
@@ -74,7 +78,7 @@ format: ## clang-format over all sources
 	@git ls-files '*.h' '*.cpp' '*.cu' | xargs clang-format -i
 
 clean: ## remove the builds
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-demo
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan build-demo build-fuzz
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -6,6 +6,8 @@
 
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
+#include "engine/file.h"
+#include "engine/process_memory.h"
 
 namespace kiln {
 namespace {
@@ -35,7 +37,7 @@ char* Arena::new_segment(size_t bytes) {
   if (closed_ > 0)
     fail("a training step on the {} wanted {} MB more memory than the steps before it, which a captured step cannot have; a smaller --batch leaves more room",
          name_of(device_), bytes >> 20);
-  const auto out_of_memory = [&](const char* why) {
+  const auto out_of_memory = [&](const std::string& why) {
     fail("out of memory on the {}: {} MB more are needed, {} MB are in use ({}); use a smaller --batch, --size or width",
          name_of(device_), bytes >> 20, stats_.reserved >> 20, why);
   };
@@ -45,6 +47,9 @@ char* Arena::new_segment(size_t bytes) {
     p = reinterpret_cast<char*>(planned_end_);
     planned_end_ += bytes + kSegment;  // a gap, so that segments never merge
   } else if (device_ == Device::cpu) {
+    // Linux promises more than it has and ends a process that takes it at its word: it must not come to that.
+    const uint64_t untouched = stats_.reserved - stats_.touched, available = available_memory();
+    if (available < bytes + untouched) out_of_memory(fmt::format("of the machine's memory only {} are available", human_bytes(available)));
     void* m = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED) out_of_memory("the system refused");
     madvise(m, bytes, MADV_HUGEPAGE);  // fewer TLB misses in the convolutions; a refusal does no harm

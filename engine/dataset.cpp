@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -31,6 +32,13 @@ using dataset::PixelStore;
 // coefficients, the picture, its turned copy). A picture with more is decoded alone.
 constexpr uint64_t kPixelsInFlight = 128'000'000;
 
+// Where a picture's header ends at the latest, but for odd ones: EXIF with its preview and a colour profile come before it.
+constexpr uint64_t kHeaderBytes = 1 << 20;
+
+size_t decoding_threads(const DatasetOptions& options) {
+  return options.threads > 0 ? static_cast<size_t>(options.threads) : std::max(1u, std::thread::hardware_concurrency());
+}
+
 /// Decodes candidate i into slot i of `pixels`, or sets its reason. Threads take candidates in order, so that when a
 /// strict run stops at a broken one, all before it have been looked at.
 class Decoder {
@@ -39,8 +47,8 @@ class Decoder {
       : options_(options), candidates_(candidates), pixels_(pixels), stop_(candidates.size()) {}
 
   void run() {
-    const size_t total = candidates_.size(), cores = std::max(1u, std::thread::hardware_concurrency());
-    running_ = std::min(total, options_.threads > 0 ? static_cast<size_t>(options_.threads) : cores);
+    const size_t total = candidates_.size();
+    running_ = std::min(total, decoding_threads(options_));
     std::vector<std::jthread> threads;
     struct Stopper {  // if the callback throws, the threads end soon and are joined
       std::atomic<size_t>& stop;
@@ -129,7 +137,7 @@ class Decoder {
 };
 
 [[noreturn]] void fail_strict(const DatasetOptions& options, const Candidate& c) {
-  fail("{}: {}; repair or remove it, or let broken pictures be left out (without strict)",
+  fail("{}: {}; repair or remove it, or let broken pictures be left out (no --strict)",
        (options.folder / c.path).string(), c.reason);
 }
 
@@ -223,7 +231,28 @@ uint64_t default_picture_memory() {
   return std::min(all / 4, uint64_t{4} << 30);
 }
 
-size_t count_pictures(const fs::path& folder) { return dataset::scan_folder(folder).candidates.size(); }
+DatasetSurvey survey_pictures(const DatasetOptions& options) {
+  const dataset::Scan scan = dataset::scan_folder(options.folder);
+  std::vector<std::pair<uint64_t, uint64_t>> needs;  // bytes and pixels of each
+  for (const Candidate& c : scan.candidates) try {
+      std::vector<uint8_t> start(std::min(c.bytes, kHeaderBytes));
+      std::ifstream f(options.folder / c.path, std::ios::binary);
+      if (!f.read(reinterpret_cast<char*>(start.data()), static_cast<std::streamsize>(start.size()))) continue;
+      needs.emplace_back(c.bytes + codec::decoding_bytes(start), codec::size_or_broken(start).pixels());
+    } catch (const codec::Broken&) {  // it will be left out, or is uncompressed and longer than what was read
+      if (c.bytes > kHeaderBytes) needs.emplace_back(c.bytes * 10 / 3, c.bytes / 3);
+    }
+  // The largest ones at once, as far as the decoder lets them.
+  std::sort(needs.rbegin(), needs.rend());
+  DatasetSurvey s{scan.candidates.size(), 0};
+  uint64_t pixels = 0;
+  for (size_t i = 0, most = decoding_threads(options); i < std::min(needs.size(), most); i++) {
+    pixels += needs[i].second;
+    if (i > 0 && pixels > kPixelsInFlight) break;
+    s.decoding_bytes += needs[i].first;
+  }
+  return s;
+}
 
 fs::path default_cache_folder() {
   const char* xdg = std::getenv("XDG_CACHE_HOME");

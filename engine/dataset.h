@@ -46,9 +46,13 @@ namespace dataset {
 class PixelStore;
 }
 
-/// How many files in a folder are pictures by their names, and so the most that a Dataset of it can have. Throws Error where
-/// there is no such folder.
-size_t count_pictures(const std::filesystem::path& folder);
+/// What a Dataset will find and take, told before it decodes anything.
+struct DatasetSurvey {
+  size_t pictures = 0;          ///< files that are pictures by their names: the most that it can have
+  uint64_t decoding_bytes = 0;  ///< about the most that decoding takes at one time, beside the result; a cached set takes none
+};
+/// Reads the beginning of every picture in the folder. Throws Error where there is no such folder.
+DatasetSurvey survey_pictures(const DatasetOptions& options);
 
 class Dataset {
  public:

@@ -13,7 +13,9 @@ namespace kiln {
 // and for each thread its stack and the buffers of oneDNN's matrix products. Measured.
 constexpr size_t kHeap = 6 << 20, kThread = 1 << 20;
 
-MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count, int side, uint64_t max_picture_bytes, int threads) {
+MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const DatasetSurvey& pictures, int side, uint64_t max_picture_bytes, int threads,
+                       size_t at_start) {
+  const int64_t count = int64_t(pictures.pictures);
   const Arena::Stats s = planned.arena->stats();
   const uint64_t picture = uint64_t(side) * uint64_t(side) * 3;
   MemoryPlan m;
@@ -22,6 +24,7 @@ MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count
   m.program = process_memory().resident + kHeap + size_t(threads) * kThread + convolution_plans() * kConvolutionPlanBytes;
   const uint64_t set = uint64_t(count) * picture;
   m.pictures = set <= max_picture_bytes ? set : uint64_t(PictureSource::kBatchesAhead + 2) * uint64_t(run.batch) * picture;
+  if (pictures.decoding_bytes > 0) m.decoding = at_start + m.pictures + pictures.decoding_bytes;
   const SwdReference::Memory d = run.metric_every > 0 ? SwdReference::plan(count, side, side, threads) : SwdReference::Memory{};
   m.distance = size_t(d.held);
   // The samples, the sheet that they are laid on, and the sheet's PNG, which for noise is no smaller.
@@ -33,15 +36,17 @@ MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count
 }
 
 std::string MemoryPlan::text() const {
-  return fmt::format(
+  std::string out = fmt::format(
       "memory: {} in all at the peak\n"
-      "  tensors            {:>10}  ({} live)\n"
+      "  program            {:>10}\n"
       "  pictures           {:>10}\n"
+      "  tensors            {:>10}  ({} live)\n"
       "  distance           {:>10}\n"
-      "  sheets, measuring  {:>10}\n"
-      "  program            {:>10}\n",
-      human_bytes(total()), human_bytes(arena), human_bytes(tensors), human_bytes(pictures), human_bytes(distance),
-      human_bytes(passing), human_bytes(program));
+      "  sheets, measuring  {:>10}\n",
+      human_bytes(total()), human_bytes(program), human_bytes(pictures), human_bytes(arena), human_bytes(tensors),
+      human_bytes(distance), human_bytes(passing));
+  if (decoding >= total()) out += fmt::format("{} while the pictures are decoded, before that and unless they are cached\n", human_bytes(decoding));
+  return out;
 }
 
 }  // namespace kiln

@@ -1,6 +1,7 @@
 // The memory that a training run will need, told before it starts: the tensors of a planning context, and what lies around
 // them.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -17,15 +18,18 @@ struct MemoryPlan {
   size_t distance = 0;  // the sliced Wasserstein distance's, between measurements
   size_t passing = 0;   // more for a while: the distance being built or compared, or the sheets of pictures
   size_t program = 0;   // the program, its libraries, and the code that oneDNN makes for each convolution
+  size_t decoding = 0;  // all that the process takes while it decodes pictures, before there are tensors
 
   /// The most that the process will take.
-  size_t total() const { return arena + pictures + distance + passing + program; }
+  size_t total() const { return std::max(arena + pictures + distance + passing + program, decoding); }
   /// A few lines for people.
   std::string text() const;
 };
 
-/// `planned`: a planning context in which everything that allocates has been run. count: pictures in the set, of side pixels;
-/// 0 if it is not known. Called in the program that will train, or one like it.
-MemoryPlan plan_memory(const Context& planned, const RunPlan& run, int64_t count, int side, uint64_t max_picture_bytes, int threads);
+/// `planned`: a planning context in which everything that allocates has been run. pictures: the set, of side pixels a
+/// picture; none if it is not known. at_start: what the process took before anything was planned. Called in the program that will
+/// train, or one like it.
+MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const DatasetSurvey& pictures, int side, uint64_t max_picture_bytes, int threads,
+                       size_t at_start);
 
 }  // namespace kiln

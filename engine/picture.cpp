@@ -91,6 +91,16 @@ PictureSize size_or_broken(Bytes file) {
   }
 }
 
+uint64_t decoding_bytes(Bytes file) {
+  const uint64_t pixels = size_or_broken(file).pixels();
+  switch (kind_of(file)) {
+    case Kind::jpeg: return pixels * (jpeg_orientation(file) > 1 ? 6 : 3) + jpeg_coefficient_bytes(file);  // 6: while it is turned
+    case Kind::png: return pixels * 3;
+    case Kind::webp: return pixels * (webp_has_alpha(file) ? 8 : 4);  // and what libwebp keeps of it
+    default: return pixels * 7;  // stb_image's RGBA beside our RGB
+  }
+}
+
 Picture decode_or_broken(Bytes file, Rgb background) {
   Decoded decoded = decode(file, background);
   return upright(std::move(decoded.picture), decoded.orientation);

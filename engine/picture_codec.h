@@ -1,5 +1,5 @@
-// Inside of picture*.cpp: one decoder per file format, and what they share. Beside them only dataset.cpp includes this:
-// it lists reasons without the remedy.
+// Inside of picture*.cpp: one decoder per file format, and what they share. Beside them only dataset.cpp, which lists reasons
+// without the remedy, and the fuzzer include this.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -34,6 +34,9 @@ constexpr uint64_t kMaxFileBytes = (uint64_t{1} << 31) - 1;
 Picture decode_or_broken(Bytes file, Rgb background);
 PictureSize size_or_broken(Bytes file);
 
+/// About the most bytes that decode_or_broken takes beside the file, told from its header. Throws Broken.
+uint64_t decoding_bytes(Bytes file);
+
 /// What a decoder returns: the picture as stored, and its EXIF orientation, 1 to 8 (1: as it is).
 struct Decoded {
   Picture picture;
@@ -49,6 +52,11 @@ PictureSize png_size(Bytes file);
 PictureSize webp_size(Bytes file);
 PictureSize bmp_size(Bytes file);
 PictureSize tga_size(Bytes file);
+
+/// Of decoding_bytes, what a JPEG takes beside the pixels: the coefficients of a progressive one.
+uint64_t jpeg_coefficient_bytes(Bytes file);
+int jpeg_orientation(Bytes file);  // of its EXIF block, 1 to 8
+bool webp_has_alpha(Bytes file);
 
 bool looks_like_tga(Bytes file);  // it has no magic number: a header in which every field makes sense
 

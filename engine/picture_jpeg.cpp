@@ -1,5 +1,6 @@
 // JPEG by libjpeg-turbo. It reports errors by a callback that must not return: here a longjmp out of functions that own
 // nothing (memory and state live in JpegReader, in their caller), so that nothing leaks.
+#include <algorithm>
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>
@@ -109,7 +110,36 @@ void open(JpegReader& reader, Bytes file) {
   check_size(reader.info.image_width, reader.info.image_height, file.size());
 }
 
+int orientation_of(const jpeg_decompress_struct& info) {
+  for (jpeg_saved_marker_ptr marker = info.marker_list; marker != nullptr; marker = marker->next)
+    if (marker->data_length >= 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0) return exif_orientation({marker->data, marker->data_length});
+  return 1;
+}
+
 }  // namespace
+
+int jpeg_orientation(Bytes file) {
+  JpegReader reader;
+  open(reader, file);
+  return orientation_of(reader.info);
+}
+
+uint64_t jpeg_coefficient_bytes(Bytes file) {
+  JpegReader reader;
+  open(reader, file);
+  const jpeg_decompress_struct& info = reader.info;
+  if (!jpeg_has_multiple_scans(&reader.info)) return 0;
+  uint64_t blocks = 0;  // of 8x8 coefficients: libjpeg's own counts are there only once it decodes
+  const auto in_blocks = [](uint64_t side, int factor, int most) { return (side * uint64_t(factor) + uint64_t(most) * 8 - 1) / (uint64_t(most) * 8); };
+  int most_h = 1, most_v = 1;
+  for (int c = 0; c < info.num_components; ++c) {
+    most_h = std::max(most_h, info.comp_info[c].h_samp_factor);
+    most_v = std::max(most_v, info.comp_info[c].v_samp_factor);
+  }
+  for (int c = 0; c < info.num_components; ++c)
+    blocks += in_blocks(info.image_width, info.comp_info[c].h_samp_factor, most_h) * in_blocks(info.image_height, info.comp_info[c].v_samp_factor, most_v);
+  return blocks * 64 * sizeof(JCOEF);
+}
 
 PictureSize jpeg_size(Bytes file) {
   JpegReader reader;
@@ -122,11 +152,7 @@ Decoded decode_jpeg(Bytes file) {
   open(reader, file);
   const jpeg_decompress_struct& info = reader.info;
   Decoded result;
-  for (jpeg_saved_marker_ptr marker = info.marker_list; marker != nullptr; marker = marker->next) {
-    if (marker->data_length < 6 || std::memcmp(marker->data, "Exif\0\0", 6) != 0) continue;
-    result.orientation = exif_orientation({marker->data, marker->data_length});
-    break;
-  }
+  result.orientation = orientation_of(info);
   result.picture.width = static_cast<int>(info.image_width);
   result.picture.height = static_cast<int>(info.image_height);
   result.picture.rgb.resize(size_t{info.image_width} * info.image_height * 3);

@@ -59,6 +59,8 @@ PictureSize webp_size(Bytes file) {
   return {features.width, features.height};
 }
 
+bool webp_has_alpha(Bytes file) { return features_of(file).has_alpha != 0; }
+
 Decoded decode_webp(Bytes file, Rgb background) {
   const WebPBitstreamFeatures features = features_of(file);
   Decoded result;

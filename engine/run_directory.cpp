@@ -30,9 +30,19 @@ RunDirectory RunDirectory::create(const fs::path& path) {
   if (fs::exists(path / "config.json", e) || fs::exists(path / "log.jsonl", e))
     fail("{}: holds another run; go on with it by --resume, or name another folder with --out", path.string());
   if (fs::exists(path, e) && !fs::is_directory(path, e)) fail("{}: is not a folder; name another with --out", path.string());
-  make_folder(path / "samples");
-  make_folder(path / "checkpoints");
-  return RunDirectory(path);
+  RunDirectory d(path);
+  for (const fs::path& folder : {path, path / "samples", path / "checkpoints"}) {
+    if (!fs::exists(folder, e)) d.made_.push_back(folder);
+    make_folder(folder);
+  }
+  return d;
+}
+
+void RunDirectory::withdraw() const {
+  std::error_code e;  // what cannot be removed stays
+  fs::remove(path_ / "config.json", e);
+  fs::remove(path_ / "samples" / "real.png", e);
+  for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) fs::remove(*folder, e);  // only if it is empty
 }
 
 RunDirectory RunDirectory::open(const fs::path& path) {

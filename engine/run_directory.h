@@ -15,6 +15,9 @@ class RunDirectory {
  public:
   /// Starts a new run: the folder must not exist, be empty, or not hold a run. Throws kiln::Error with the remedy.
   static RunDirectory create(const std::filesystem::path& path);
+  /// Takes back what create() made and the run wrote before it had anything to keep: config.json, the sheet of real pictures, and
+  /// the folders that were not there and are empty. So a mistake can be corrected and the same command given again.
+  void withdraw() const;
   /// Opens an existing run. Throws kiln::Error if there is none.
   static RunDirectory open(const std::filesystem::path& path);
   /// For who will write: makes this process the run's only writer until it ends, however it ends, and removes the temporary
@@ -41,6 +44,7 @@ class RunDirectory {
  private:
   explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
   std::filesystem::path path_;
+  std::vector<std::filesystem::path> made_;  // folders that create() made, outer ones first
   std::shared_ptr<void> lock_;  // held while any copy of this object lives
 };
 

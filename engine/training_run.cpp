@@ -21,8 +21,11 @@ constexpr int64_t kDiversityPictures = 64;
 /// many seconds more than its share on it leaves measurements out.
 constexpr double kSwdHeadStart = 10;
 
+/// Whether it goes on with the run in its directory (it may also start a new one from a checkpoint).
+bool resumes(const RunPlan& plan) { return plan.resume && plan.resume_file.empty(); }
+
 RunDirectory open_directory(const RunPlan& plan) {
-  RunDirectory d = plan.resume && plan.resume_file.empty() ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
+  RunDirectory d = resumes(plan) ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
   d.claim();
   return d;
 }
@@ -51,6 +54,10 @@ TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), line_(plan_.con
   if (plan_.console) watch_interrupts();
 }
 
+TrainingRun::~TrainingRun() {
+  if (!kept_ && !resumes(plan_)) directory_.withdraw();
+}
+
 void TrainingRun::use_pictures(std::shared_ptr<const Dataset> data) {
   data_ = std::move(data);
   const int side = data_->size();
@@ -74,7 +81,7 @@ void TrainingRun::use_pictures(std::shared_ptr<const Dataset> data) {
 
 void TrainingRun::load(Trainee& trainee, const std::filesystem::path& path) {
   const SafetensorsFile file(path);
-  if (!file.metadata().contains("config")) fail("{}: not a checkpoint of kiln (it has no configuration)", path.string());
+  if (!file.metadata().contains("config")) fail("{}: not a checkpoint of kiln (it has no configuration); name one that this program wrote", path.string());
   trainee.load(file);
   // A run that was killed between a rewind and its next checkpoint has counted it in config.json only.
   rewinds_ = std::max(rewinds_, file.metadata().contains("rng.stream") ? int(metadata_integer(file, "rng.stream")) : 0);
@@ -95,7 +102,12 @@ void TrainingRun::start(Trainee& trainee) {
   } else {
     const std::vector<int64_t> steps = directory_.checkpoints();
     if (!steps.empty()) {
-      load(trainee, directory_.checkpoint(steps.back()));
+      try {
+        load(trainee, directory_.checkpoint(steps.back()));
+      } catch (const Error& e) {
+        if (steps.size() < 2) throw;
+        fail("{}; without it, --resume goes on from step {}", e.what(), steps[steps.size() - 2]);
+      }
       saved_step_ = step_;
     } else {
       trainee.initialise();
@@ -113,6 +125,7 @@ void TrainingRun::start(Trainee& trainee) {
 /// Writes a line of the log and lets the watch look at it.
 void TrainingRun::note(const std::string& line) {
   directory_.log(line);
+  kept_ = true;
   for (const Warning& w : watch_.look(line)) {
     line_.print(fmt::format("warning: step {}: {}", w.step, w.text));
     directory_.log(json{{"step", w.step}, {"rule", w.rule}, {"since", w.since}, {"warning", w.text}}.dump());
@@ -128,6 +141,7 @@ void TrainingRun::require_finite(Trainee& trainee) {
   trouble_ = Warning{"not_finite", step_, step_, "a loss or a weight is not a finite number: training has diverged; try a smaller --lr"};
   line_.print(fmt::format("warning: step {}: {}", step_, trouble_->text));
   directory_.log(json{{"step", step_}, {"rule", trouble_->rule}, {"since", step_}, {"warning", trouble_->text}}.dump());
+  kept_ = true;
 }
 
 /// Acts on what the watch told; false: give up. What is not finite cannot be trained on, so that a mere warning does not do.
@@ -191,6 +205,7 @@ void TrainingRun::save(Trainee& trainee) {
   w.set("data", fmt::format("{:016x}", data_->fingerprint()));
   w.write(directory_.checkpoint(step_));
   saved_step_ = step_;
+  kept_ = true;
   directory_.prune(plan_.keep, best_step_ >= 0 ? std::optional(best_step_) : std::nullopt);
 }
 
@@ -272,6 +287,7 @@ void TrainingRun::write_grids(Trainee& trainee) {
   write_png(directory_.sample(step_), make_grid(samples, plan_.grid, 2),
             {{"Software", "kiln " + plan_.program}, {"step", std::to_string(step_)}, {"seed", std::to_string(plan_.seed)}});
   trainee.write_sheets(directory_, step_);
+  kept_ = true;
   grid_step_ = step_;
 }
 

@@ -91,6 +91,8 @@ class TrainingRun {
   /// Makes or opens the run's directory. Throws kiln::Error.
   explicit TrainingRun(RunPlan plan);
   TrainingRun(const TrainingRun&) = delete;
+  /// A new run that failed before it had a line of its log or a checkpoint leaves no directory.
+  ~TrainingRun();
 
   /// The pictures: what the distance is measured against, if it is measured, and the sheet of real ones.
   void use_pictures(std::shared_ptr<const Dataset> data);
@@ -136,6 +138,7 @@ class TrainingRun {
   std::optional<Warning> trouble_;  // what the watch told and nobody has acted on
   int rewinds_ = 0, stream_ = 0;    // times that the run went back; the stream that the trainee uses
   int64_t rewound_to_ = -1;
+  bool kept_ = false;  // there is something in the directory that nobody should lose
   double real_distance_ = 0;  // between real pictures
   std::unique_ptr<PictureMeter> meter_;
   bool meter_ready_ = false, told_swd_ = false, told_meter_ = false;

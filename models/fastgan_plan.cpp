@@ -4,6 +4,7 @@
 #include "engine/file.h"
 #include "engine/layer_table.h"
 #include "engine/memory_plan.h"
+#include "engine/process_memory.h"
 #include "models/fastgan_run.h"
 #include "models/feature_meter.h"
 
@@ -11,7 +12,9 @@ namespace kiln::fastgan {
 
 void dry_run(const RunOptions& options) {
   check(options);
-  const int64_t pictures = options.data.empty() ? 0 : int64_t(count_pictures(options.data));
+  const size_t at_start = process_memory().resident;
+  const DatasetSurvey survey = options.data.empty() ? DatasetSurvey{} : survey_pictures(dataset_options(options));
+  const int64_t pictures = int64_t(survey.pictures);
   Context context(options.device, true, size_t(options.memory_gb * (1ull << 30)));
   UseContext use(context);
   context.storage = options.precision;
@@ -43,12 +46,14 @@ void dry_run(const RunOptions& options) {
   fmt::print("{}{}", layers.text("G"), layers.text("D"));
   const DatasetOptions d = dataset_options(o);
   const int threads = o.threads > 0 ? o.threads : omp_get_max_threads();
-  const MemoryPlan m = plan_memory(context, plan_of(o), pictures, int(side), d.max_bytes, threads);
+  const MemoryPlan m = plan_memory(context, plan_of(o), survey, int(side), d.max_bytes, threads, at_start);
   if (o.data.empty())
     fmt::print("pictures: {} each in memory; name their folder to have them counted\n", human_bytes(uint64_t(side * side * 3)));
   else
     fmt::print("pictures: {} files in {}{}\n", pictures, o.data.string(), streams ? ", which stream from the disk" : "");
   fmt::print("{}", m.text());
+  if (const uint64_t available = available_memory(); o.device == Device::cpu && m.total() > available)
+    fmt::print("more than this machine has available now ({}): --accumulate, or a smaller --batch, --size or width, need less\n", human_bytes(available));
 }
 
 }  // namespace kiln::fastgan

@@ -163,7 +163,7 @@ inline Bytes exif(int orientation, bool big_endian, bool prefix) {
   const auto put = [&](unsigned value, int bytes) {
     for (int i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(value >> 8 * (big_endian ? bytes - 1 - i : i)));
   };
-  out.insert(out.end(), 2, big_endian ? 'M' : 'I');
+  put(big_endian ? 0x4D4D : 0x4949, 2);  // MM or II
   put(42, 2), put(8, 4), put(1, 2);     // one entry
   put(0x112, 2), put(3, 2), put(1, 4);  // orientation, SHORT, 1 value
   put(static_cast<unsigned>(orientation), 2), put(0, 2), put(0, 4);

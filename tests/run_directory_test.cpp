@@ -43,6 +43,29 @@ TEST_CASE("run directory: create makes the folders, and refuses one that holds a
   CHECK(contains(e, "--out"));
 }
 
+TEST_CASE("run directory: a run that came to nothing is withdrawn, and what else lies there stays") {
+  TempFolder folder;
+  const fs::path path = folder.path / "run";
+  RunDirectory run = RunDirectory::create(path);
+  run.write_text("config.json", "{}");
+  touch(path / "samples" / "real.png");
+  run.withdraw();
+  CHECK(!fs::exists(path));
+  CHECK(fs::exists(folder.path));
+
+  fs::create_directories(path);
+  touch(path / "notes.txt");
+  run = RunDirectory::create(path);
+  run.write_text("config.json", "{}");
+  touch(path / "checkpoints" / "mine.safetensors");
+  run.withdraw();
+  CHECK(fs::exists(path / "notes.txt"));
+  CHECK(fs::exists(path / "checkpoints" / "mine.safetensors"));
+  CHECK(!fs::exists(path / "samples"));
+  CHECK(!fs::exists(path / "config.json"));
+  CHECK(error_of([&] { RunDirectory::create(path); }).empty());
+}
+
 TEST_CASE("run directory: create refuses a file, open refuses a folder without a run") {
   TempFolder folder;
   touch(folder.path / "file");

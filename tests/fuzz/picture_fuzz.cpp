@@ -4,11 +4,15 @@
 #include <cstdint>
 
 #include "engine/error.h"
-#include "engine/picture.h"
+#include "engine/picture_codec.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   constexpr uint64_t kPixels = 250'000;  // larger pictures only make it slow
   const std::span<const uint8_t> file(data, size);
+  try {
+    kiln::codec::decoding_bytes(file);
+  } catch (const kiln::codec::Broken&) {
+  }
   try {
     if (kiln::picture_size(file, "fuzz").pixels() > kPixels) return 0;
     const kiln::Picture picture = kiln::decode_picture(file, "fuzz", {10, 20, 30});
