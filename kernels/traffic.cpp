@@ -15,6 +15,7 @@
 #include "kernels/resize.h"
 #include "kernels/spectral.h"
 #include "kernels/step.h"
+#include "kernels/wavelet.h"
 
 namespace kiln {
 namespace {
@@ -32,6 +33,9 @@ void note(const char* name, int launches, DType t, Bytes passes, Bytes least) {
 void note(const char* name, int launches, DType t, Bytes bytes) { note(name, launches, t, bytes, bytes); }
 
 int64_t pixels(const AugmentShape& s) { return s.n * s.h * s.w * 3; }
+int64_t pixels(const WaveletShape& s, const WaveletAxis& rows, const WaveletAxis& columns) {
+  return 4 * s.n * rows.pairs * columns.pairs * s.tiles * s.channels;
+}
 int64_t in(const ResizeShape& s) { return s.n * s.h * s.w * s.c; }
 int64_t out(const ResizeShape& s) { return s.n * s.out_h * s.out_w * s.c; }
 int64_t in(const PoolShape& s) { return s.n * s.h * s.w * s.c; }
@@ -239,6 +243,16 @@ void spectral_backward(Stream, const SpectralTables& t, const float*, const floa
 void check_finite(Stream, int64_t n, const float*, float*, float*) { note("check_finite", 2, DType::f32, {0, kFloat * n}); }
 void end_step(Stream, int, bool, const LossScaleOptions&, StepState*) {
   note("end_step", 1, DType::f32, {0, 2 * int64_t(sizeof(StepState))});
+}
+
+// ---- wavelet ---------------------------------------------------------------------------------------------------------
+void wavelet_to_bands(Stream, DType t, const WaveletShape& s, const WaveletAxis& rows, const WaveletAxis& columns, const void*,
+                      const WaveletBands& y) {
+  note("wavelet_to_bands", 1, t, {pixels(s, rows, columns) * (y.high ? 8 : 5) / 4});
+}
+void wavelet_to_picture(Stream, DType t, const WaveletShape& s, const WaveletAxis& rows, const WaveletAxis& columns,
+                        const WaveletBands& x, void*) {
+  note("wavelet_to_picture", 1, t, {pixels(s, rows, columns) * (x.high ? 8 : 5) / 4});
 }
 
 }  // namespace traffic
