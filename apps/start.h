@@ -1,10 +1,11 @@
 // What every training program does before anything else.
 #pragma once
-#include <malloc.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <string>
+
+#include "engine/process_memory.h"
 
 namespace kiln {
 
@@ -20,17 +21,10 @@ inline void spin_briefly(char** argv) {
   execv("/proc/self/exe", argv);  // if that fails, it is libgomp's own choice
 }
 
-/// oneDNN's matrix products ask malloc for their buffers in every call. glibc would hand the larger ones back to the system each
-/// time, and the kernel clear the same pages again: 4 % of a step at width 64.
-inline void keep_freed_memory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
-}
-
 /// Call first in main.
 inline void start(char** argv) {
   spin_briefly(argv);
-  keep_freed_memory();
+  keep_freed_memory(true);
 }
 
 /// The command line as a shell would read it again, for the record of a run.

@@ -94,7 +94,10 @@ PictureSize size_or_broken(Bytes file) {
 uint64_t decoding_bytes(Bytes file) {
   const uint64_t pixels = size_or_broken(file).pixels();
   switch (kind_of(file)) {
-    case Kind::jpeg: return pixels * (jpeg_orientation(file) > 1 ? 6 : 3) + jpeg_coefficient_bytes(file);  // 6: while it is turned
+    case Kind::jpeg: {  // a picture is turned, into a second one, when libjpeg has given up its memory
+      const uint64_t decoded = pixels * 3 + jpeg_coefficient_bytes(file);
+      return jpeg_orientation(file) > 1 ? std::max(decoded, pixels * 6) : decoded;
+    }
     case Kind::png: return pixels * 3;
     case Kind::webp: return pixels * (webp_has_alpha(file) ? 8 : 4);  // and what libwebp keeps of it
     default: return pixels * 7;  // stb_image's RGBA beside our RGB

@@ -70,4 +70,9 @@ uint64_t available_memory(const fs::path& root) {
 
 void give_back_freed_memory() { malloc_trim(0); }
 
+void keep_freed_memory(bool keep) {
+  mallopt(M_MMAP_THRESHOLD, keep ? 1 << 30 : 1 << 20);
+  mallopt(M_TRIM_THRESHOLD, keep ? 1 << 30 : 1 << 20);
+}
+
 }  // namespace kiln

@@ -18,7 +18,14 @@ ProcessMemory process_memory();
 /// /sys are.
 uint64_t available_memory(const std::filesystem::path& root = "/");
 
-/// Gives what was freed back to the system. For where much of it will not be needed again: programs that train keep it otherwise.
+/// Gives what was freed back to the system.
 void give_back_freed_memory();
+
+/// How a program's malloc goes on with large blocks; not for a library inside of somebody's program. false: each is taken from the
+/// system and given back when it is freed, as fits pictures that are decoded one after the other, of different sizes: among small
+/// blocks the holes that they leave are too small for the next. true: what is freed is kept for the next one, as fits training:
+/// oneDNN's matrix products ask malloc for their buffers in every call, and the kernel would clear the same pages again, 4 % of a step
+/// at width 64.
+void keep_freed_memory(bool keep);
 
 }  // namespace kiln

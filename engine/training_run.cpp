@@ -51,7 +51,9 @@ std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLin
 }
 
 TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), line_(plan_.console), directory_(open_directory(plan_)), rewinds_(plan_.rewinds) {
-  if (plan_.console) watch_interrupts();
+  if (!plan_.console) return;
+  watch_interrupts();
+  keep_freed_memory(false);  // while pictures are decoded
 }
 
 TrainingRun::~TrainingRun() {
@@ -120,6 +122,7 @@ void TrainingRun::start(Trainee& trainee) {
   first_step_ = last_report_step_ = step_;
   directory_.write_text("config.json", plan_.config_file + "\n");
   give_back_freed_memory();  // decoded pictures, initial weights
+  if (plan_.console) keep_freed_memory(true);
 }
 
 /// Writes a line of the log and lets the watch look at it.

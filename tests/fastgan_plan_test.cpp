@@ -13,6 +13,7 @@
 
 using namespace kiln;
 using namespace kiln::test;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -82,6 +83,29 @@ TEST_CASE("fastgan_train: --dry-run counts a folder's pictures, kept or streamed
   CHECK(planned(plan({"--picture-memory", "0.001"}), "  pictures") == doctest::Approx(8 * 0.75).epsilon(0.01));
   refuses({t / "nowhere", "--dry-run"}, {t / "nowhere"});
   refuses({faces, "--dry-run", "--size", "256", "--memory", "0.1"}, {"out of memory", "--batch"});
+}
+
+TEST_CASE("fastgan_train: --dry-run tells the memory that decoding camera pictures takes, where that is the most") {
+  const TempFolder t;
+  for (const bool progressive : {false, true}) {
+    const std::string photos = t / (progressive ? "progressive" : "baseline");
+    fixtures::JpegKind kind;
+    kind.progressive = progressive;
+    if (progressive) kind.exif = fixtures::exif(6, false, true);  // taken upright: it is turned
+    fixtures::write_file(photos + "/0.jpg", fixtures::jpeg(fixtures::sample(4000, 3000), kind));
+    for (int i = 1; i < 9; i++) fs::create_symlink("0.jpg", photos + "/" + std::to_string(i) + ".jpg");
+    std::vector<std::string> a = tiny(photos, t / "run" + std::to_string(progressive), {"--steps", "1", "--threads", "3", "--metric-every", "0"});
+    const Finished run = run_program("fastgan_train", a);
+    a.push_back("--dry-run");
+    const Finished plan = run_program("fastgan_train", a);
+    CAPTURE(plan.out);
+    CAPTURE(run.err);
+    REQUIRE(run.code == 0);
+    const double all = megabytes_in_all(run), planned_all = planned(plan.out, "memory:");
+    MESSAGE("in all " << all << " MB, planned " << planned_all);
+    CHECK(all > 100);  // more than training takes
+    CHECK(std::abs(planned_all - all) < 0.1 * all);
+  }
 }
 
 TEST_CASE("layer table: every layer reports its output and its parameters, in planning and at work") {
