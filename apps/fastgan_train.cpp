@@ -2,8 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "apps/device.h"
 #include "apps/start.h"
-#include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "engine/run_directory.h"
@@ -89,17 +89,6 @@ void add_flags(CLI::App& app, Flags& f) {
   machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
   machine(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams from the disk (0: a quarter of this machine's memory, at most 4)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
-}
-
-/// auto is the GPU where one can be trained on. Where there is one that cannot, the run says why it does without.
-Device device_from(const std::string& name) {
-  if (name == "gpu") gpu_runtime::require();
-  if (name != "auto") return name == "gpu" ? Device::gpu : Device::cpu;
-  using gpu_runtime::Trouble;
-  const gpu_runtime::Facts& f = gpu_runtime::facts();
-  if (f.trouble == Trouble::none && f.libraries) return Device::gpu;
-  if (f.trouble != Trouble::none && !f.name.empty()) fmt::print("on the CPU: {}\n", gpu_runtime::describe(f));
-  return Device::cpu;
 }
 
 /// Flags that are not stored as the library stores them.

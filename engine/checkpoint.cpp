@@ -46,6 +46,14 @@ void CheckpointWriter::add_optimiser(const std::string& prefix, const ParameterS
   metadata_[prefix + "steps"] = std::to_string(set.steps());
 }
 
+void CheckpointWriter::add_loss_scale(const StepMemory& memory) {
+  if (!memory.scaled()) return;
+  const StepState s = memory.read();
+  set("loss_scale", fmt::format("{}", s.loss_scale));
+  set("loss_scale.good_steps", std::to_string(s.good_steps));
+  set("loss_scale.overflows", std::to_string(s.overflows));
+}
+
 void CheckpointWriter::write(const std::filesystem::path& path) const { write_safetensors(path, entries_, metadata_); }
 
 const std::string& metadata_text(const SafetensorsFile& file, const std::string& key) {
@@ -83,6 +91,15 @@ void load_optimiser(const SafetensorsFile& file, const std::string& prefix, Para
       if (e.kind == ParameterSet::Entry::parameter)
         load_tensor(file, prefix + (which == 0 ? "m." : "v.") + e.name, set.moment(e, which));
   set.set_steps(metadata_integer(file, prefix + "steps"));
+}
+
+void load_loss_scale(const SafetensorsFile& file, StepMemory& memory) {
+  if (!memory.scaled()) return;
+  StepState s = memory.read();
+  s.loss_scale = float(metadata_number(file, "loss_scale"));
+  s.good_steps = int32_t(metadata_integer(file, "loss_scale.good_steps"));
+  s.overflows = metadata_integer(file, "loss_scale.overflows");
+  memory.write(s);
 }
 
 }  // namespace kiln

@@ -8,6 +8,7 @@
 
 #include "engine/parameters.h"
 #include "engine/safetensors.h"
+#include "engine/step_memory.h"
 
 namespace kiln {
 
@@ -17,6 +18,8 @@ class CheckpointWriter {
   void add(const std::string& prefix, const ParameterSet& set);
   /// Adam's moments under prefix + "m." + name and prefix + "v." + name, and its number of updates in the metadata.
   void add_optimiser(const std::string& prefix, const ParameterSet& set);
+  /// The loss scale and what moves it, in the metadata; nothing where gradients are not scaled.
+  void add_loss_scale(const StepMemory& memory);
   void set(const std::string& key, const std::string& value) { metadata_[key] = value; }
   /// Appears whole or not at all, synced to disk. Throws kiln::Error (no space, ...) with the last good file untouched.
   void write(const std::filesystem::path& path) const;
@@ -37,5 +40,7 @@ double metadata_number(const SafetensorsFile& file, const std::string& key);
 /// shape.
 void load_parameters(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set);
 void load_optimiser(const SafetensorsFile& file, const std::string& prefix, ParameterSet& set);
+/// What add_loss_scale wrote; nothing where gradients are not scaled. Of a checkpoint of the same precision.
+void load_loss_scale(const SafetensorsFile& file, StepMemory& memory);
 
 }  // namespace kiln

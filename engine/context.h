@@ -56,6 +56,7 @@ struct Context {
   // Modes, changed for a scope by the guards below.
   Tape* tape = nullptr;      // where ops record; null records nothing
   bool training = true;      // batch norm uses and updates batch statistics; spectral norm iterates
+  float norm_momentum = 0.1f;  // weight of a batch in running statistics; 1/k at the k-th batch makes them its plain mean
   bool weights_frozen = false;  // parameters enter as constants: no weight gradients
   bool capturing = false;  // inside of a captured step (StepGraph): nothing goes to or comes from the host
   /// A CPU has ways of its own for some f32 convolutions; without, all are its library's. A plan without plans a GPU's

@@ -12,10 +12,12 @@
 
 namespace kiln {
 
-/// How a parameter or buffer starts: N(mean, std), or a unit vector of normalised N(0, 1).
+/// How a parameter or buffer starts: N(mean, std), a unit vector of normalised N(0, 1), a matrix [first axis, all others] with
+/// orthonormal rows or columns, whichever are fewer (Saxe et al. 2014), or uniform on [-uniform, uniform).
 struct Init {
   float mean = 0, std = 0;
-  bool unit_vector = false;
+  bool unit_vector = false, orthogonal = false;
+  float uniform = 0;
 };
 
 /// A trainable tensor, f32. `value` and `grad` are views into its network's flat buffers (ParameterSet).

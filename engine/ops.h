@@ -27,11 +27,11 @@ Var project(const Var& z, const Var& weight);
 
 // ---- normalisation (ops_norm.cpp) -----------------------------------------------------------------------------------
 
-/// Batch norm (Ioffe & Szegedy 2015), eps 1e-5, momentum 0.1, running statistics with the unbiased variance.
+/// Batch norm (Ioffe & Szegedy 2015), eps 1e-5, running statistics with the unbiased variance and the context's momentum (0.1).
 struct BatchNorm {
   Param weight, bias;
   Buffer running_mean, running_var;
-  static constexpr float eps = 1e-5f, momentum = 0.1f;
+  static constexpr float eps = 1e-5f;
 
   BatchNorm() = default;
   explicit BatchNorm(int64_t channels, float init_std = 0.02f);
@@ -109,6 +109,8 @@ Tensor copy_of(const Tensor& x);
 
 // ---- augmentation (ops_augment.cpp) ---------------------------------------------------------------------------------
 
+/// What --augment means: color, translation, cutout, separated by commas, or none. Throws kiln::Error for any other word.
+AugmentPolicy augment_policy(const std::string& text);
 /// DiffAugment of pictures [n, h, w, 3] (kernels/augment.h); uniforms [n, 7].
 Var augment(const Var& x, const AugmentPolicy& policy, const Tensor& uniforms);
 

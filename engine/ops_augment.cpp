@@ -4,6 +4,26 @@
 #include "engine/ops.h"
 
 namespace kiln {
+
+AugmentPolicy augment_policy(const std::string& text) {
+  AugmentPolicy p{false, false, false};
+  if (text == "none") return p;
+  size_t at = 0;
+  while (at <= text.size()) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    const std::string word = text.substr(at, comma - at);
+    if (word == "color")
+      p.color = true;
+    else if (word == "translation")
+      p.translation = true;
+    else if (word == "cutout")
+      p.cutout = true;
+    else
+      fail("--augment {}: '{}' is not known; use none, or some of color,translation,cutout", text, word);
+    at = comma + 1;
+  }
+  return p;
+}
 namespace {
 
 AugmentShape picture_shape(const Tensor& x) { return {x.shape()[0], int(x.shape()[1]), int(x.shape()[2])}; }

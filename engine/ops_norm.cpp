@@ -37,7 +37,7 @@ Var normalise(const Var& x, BatchNorm& norm, NormFusion fusion, NoiseInjection* 
                         norm.running_var.value.f32(), k, k + c, k + 2 * c, k + 3 * c};
   {
     const Tensor scratch(Shape{norm_scratch_floats(c)});
-    KILN_RUN(Work::reduction, norm_prepare(stream, t, rows, c, x.value.data(), fusion, ch, BatchNorm::eps, BatchNorm::momentum,
+    KILN_RUN(Work::reduction, norm_prepare(stream, t, rows, c, x.value.data(), fusion, ch, BatchNorm::eps, context().norm_momentum,
                                            training, scratch.f32()));
   }
   KILN_RUN(Work::pointwise, norm_forward(stream, t, rows, c, x.value.data(), fusion, ch, y.value.data()));

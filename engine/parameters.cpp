@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/error.h"
+#include "engine/orthogonal.h"
 #include "kernels/loss.h"
 #include "kernels/pointwise.h"
 #include "kernels/step.h"
@@ -56,7 +57,12 @@ Tensor ParameterSet::moment(const Entry& e, int which) const { return (which == 
 void ParameterSet::initialise(RandomSource& random, const std::string& prefix) {
   for (const Entry& e : entries_) {
     std::vector<float> x(size_t(e.count()), e.init.mean);
-    if (e.init.std != 0 || e.init.unit_vector) {
+    if (e.init.orthogonal) {
+      x = orthogonal_matrix(random.normal("init." + prefix + e.name, Shape{1, e.count()}).to_vector(), e.shape[0]);
+    } else if (e.init.uniform != 0) {
+      x = random.uniform("init." + prefix + e.name, Shape{1, e.count()}).to_vector();
+      for (float& a : x) a = e.init.uniform * (2 * a - 1);
+    } else if (e.init.std != 0 || e.init.unit_vector) {
       const std::vector<float> n = random.normal("init." + prefix + e.name, Shape{1, e.count()}).to_vector();
       if (e.init.unit_vector) {
         double squares = 0;
@@ -83,6 +89,11 @@ void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, Paramete
   if (average)
     KILN_RUN(Work::optimiser,
              ema_update(stream, statistics.count(), state, statistics.f32(), average->statistics.f32()));
+}
+
+void ParameterSet::average_vectors(ParameterSet& average) {
+  KILN_RUN(Work::optimiser,
+           ema_update(stream, vectors.count(), state_.as<OptimiserState>(), vectors.f32(), average.vectors.f32()));
 }
 
 void ParameterSet::copy_from(const ParameterSet& other) {

@@ -39,6 +39,9 @@ class ParameterSet {
   /// gradients were multiplied with, one number in device memory (StepMemory), or null; with it, gradients that are not all
   /// finite change nothing.
   void adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average, const float* loss_scale = nullptr);
+  /// The moving average of the singular vectors too, with the decay of the last adam_step. (BigGAN's average follows its whole
+  /// state; who reads such vectors must normalise them again.)
+  void average_vectors(ParameterSet& average);
   /// Keeps the optimiser's state in this memory (an OptimiserState, i32 [8]) from now on, as it is there.
   void keep_state_in(const Tensor& state) { state_ = state; }
   /// Copies values, statistics and vectors of a set with the same layout.

@@ -108,6 +108,7 @@ struct Title {
 /// Titles of the groups that a training logs, in the order of the page. Any other group has its name as its title.
 constexpr Title kTitles[] = {
     {"swd", "Distance to the real pictures", "sliced Wasserstein distance × 1000, lower is better; dashed: real against real"},
+    {"class_swd", "Distance of each class to its own pictures", "sliced Wasserstein distance × 1000, lower is better; dashed: real against real, mean of the classes"},
     {"fid", "Fréchet distance", "lower is better; dashed: real against real"},
     {"kid", "Kernel distance", "lower is better; dashed: real against real"},
     {"loss", "Losses", "the discriminator's for real and fake pictures, and the generator's"},
@@ -115,6 +116,8 @@ constexpr Title kTitles[] = {
     {"recon", "Reconstruction losses", "before the weight"},
     {"diversity", "Diversity of the samples", "mean distance between generated pictures, relative to the real ones: 1 is as varied"},
     {"sigma", "Largest singular values", "of any layer's weights, before they are divided by them"},
+    {"sv_g", "Singular values of the generator's layers", "the largest of each; one that suddenly grows announces collapse"},
+    {"sv_d", "Singular values of the discriminator's layers", "the largest of each; spikes recover"},
     {"gradient", "Gradient norms", "of all parameters of a network"},
     {"metric_seconds", "Time of a measurement", "of the distances on a network's features, seconds"},
     {"images_per_second", "Throughput", "pictures a second in training steps"},
@@ -123,7 +126,7 @@ constexpr Title kTitles[] = {
 
 std::string group_of(const std::string& key) {
   for (const Title& t : kTitles)
-    if (key == t.group) return key;
+    if (key == t.group || key.starts_with(std::string(t.group) + ".") || key == std::string(t.group) + "_baseline") return t.group;
   return key.substr(0, key.find('_'));
 }
 

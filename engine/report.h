@@ -1,7 +1,7 @@
 // report.html: what a run directory holds, as one page that needs neither a network nor a server.
 //
 // It is made of what is there, so it serves every model: log.jsonl (every numeric key but step, images and seconds is a
-// curve; keys with one first word share a chart; NAME_baseline is drawn as NAME's reference), the sheets in samples/
+// curve; keys with one first word share a chart, and those that begin alike up to a dot; NAME_baseline is drawn as NAME's reference), the sheets in samples/
 // (000400.png, 000400_recon.png: one slider a suffix; other names: references beside it), config.json ("commands" is shown
 // as the command lines) and the log's lines with "warning". The page is engine/report.html, with the data inside as JSON.
 #pragma once

@@ -92,12 +92,17 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
   if (weights_.empty()) return;
   release();
   const bool record = context().tape && !context().weights_frozen;
-  const bool iterate = context().training;
+  const bool iterate = context().training || step_in_evaluation_;
+  Tensor used = vectors;
+  if (iterate && !context().training) {
+    used = Tensor(vectors.shape());
+    KILN_RUN(Work::pointwise, scale(stream, DType::f32, vectors.count(), 1.f, vectors.data(), used.data()));
+  }
   const Tensor packed(Shape{packed_count_}, context().storage), sigma(Shape{int64_t(weights_.size())});
   // u and v lie in one flat buffer, each at its own offset of it.
-  KILN_RUN(Work::reduction, spectral_normalise(stream, tables(), values.f32(), vectors.f32(), vectors.f32(), iterate, sigma.f32(),
+  KILN_RUN(Work::reduction, spectral_normalise(stream, tables(), values.f32(), used.f32(), used.f32(), iterate, sigma.f32(),
                                                packed.dtype(), packed.data()));
-  // For largest_sigma. A copy: a step's own memory must go back, so that the next one gets the same addresses.
+  // For sigmas(). A copy: a step's own memory must go back, so that the next one gets the same addresses.
   KILN_RUN(Work::reduction, scale(stream, DType::f32, sigma.count(), 1.f, sigma.f32(), sigma_.f32()));
   for (size_t i = 0; i < weights_.size(); i++) {
     weights_[i]->normalised = Var(packed.slice(packed_offsets_[i], weights_[i]->weight.shape), record);
@@ -107,7 +112,7 @@ void SpectralGroup::prepare(const Tensor& values, const Tensor& grads, const Ten
 
   // The gradient belongs to the vectors of this forward: a later one will move them before our backward runs.
   const Tensor saved(vectors.shape());
-  KILN_RUN(Work::pointwise, scale(stream, DType::f32, vectors.count(), 1.f, vectors.data(), saved.data()));
+  KILN_RUN(Work::pointwise, scale(stream, DType::f32, vectors.count(), 1.f, used.data(), saved.data()));
   struct Step {
     Tensor gradients;
     std::vector<std::shared_ptr<Node>> nodes;

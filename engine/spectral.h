@@ -1,6 +1,7 @@
 // Spectral normalisation of a group of convolutions: the layer, and the group that prepares all its weights at once.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/module.h"
@@ -32,18 +33,28 @@ class SpectralGroup {
   SpectralGroup() = default;
   template <class Part>
   explicit SpectralGroup(Part& part) {
-    walk_parts<SpectralWeight>(part, "", [&](const std::string&, SpectralWeight& w) { weights_.push_back(&w); });
+    walk_parts<SpectralWeight>(part, "", [&](const std::string& name, SpectralWeight& w) {
+      weights_.push_back(&w);
+      names_.push_back(name);
+    });
     build();
   }
   /// values, grads: the flat buffers of the ParameterSet; vectors: its flat buffer of u and v. Sets every weight's
   /// `normalised`, stored in the context's type; in training mode runs one power iteration. Records one entry, which turns the gradients of all the
   /// normalised weights into gradients of the weights.
   void prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors);
+  /// In evaluation mode: iterate once from the stored vectors all the same and use the result, but do not store it (BigGAN's public
+  /// code), in place of using the stored vectors as they are (everybody else's).
+  void step_in_evaluation(bool on) { step_in_evaluation_ = on; }
   /// Drops the normalised weights (their memory).
   void release();
   size_t size() const { return weights_.size(); }
   /// The largest singular value, of all weights, at the last prepare; not a number if one is none. Waits for the device.
   float largest_sigma() const;
+  /// sigma of every weight at the last prepare(), in order of names(): the largest singular values, as far as iterated. Empty for
+  /// a group that was not built.
+  const Tensor& sigmas() const { return sigma_; }
+  const std::vector<std::string>& names() const { return names_; }
   /// What the kernels take, and the floats that all normalised weights take; for benchmarks.
   SpectralTables tables() const;
   int64_t packed_count() const { return packed_count_; }
@@ -55,6 +66,8 @@ class SpectralGroup {
   std::vector<int64_t> packed_offsets_;
   int64_t packed_count_ = 0, element_count_ = 0;
   int n_column_tiles_ = 0, n_row_tiles_ = 0;
+  std::vector<std::string> names_;
+  bool step_in_evaluation_ = false;
   Tensor layers_, column_tiles_, row_tiles_, scratch_, counters_, sigma_;
 };
 

@@ -132,11 +132,12 @@ float Tensor::item() const {
 
 Tensor zeros(const Shape& shape, DType t) {
   Tensor x(shape, t);
-  if (t == DType::u8 || t == DType::i32) {
+  if (t == DType::u8) {
     const std::vector<char> z(x.bytes(), 0);
     x.upload(z.data());
   } else {
-    KILN_RUN(Work::pointwise, fill(stream, t, x.count(), 0.f, x.data()));
+    // The bits of the integer 0 are those of 0.f.
+    KILN_RUN(Work::pointwise, fill(stream, t == DType::i32 ? DType::f32 : t, x.count(), 0.f, x.data()));
   }
   return x;
 }

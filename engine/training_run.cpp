@@ -235,6 +235,7 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
   const std::vector<int> levels = reference_->levels();
   for (size_t i = 0; i < levels.size(); i++) j[fmt::format("swd_{}", levels[i])] = r.per_level[i];
   if (real_distance_ > 0 && compared.size() > 1) j["diversity"] = mean_pairwise_distance(compared) / real_distance_;
+  for (const auto& [key, value] : trainee.measures()) j[key] = value;
   if (at_stop) j["at_stop"] = true;
   note(j.dump());
   swd_seconds_ = watch.seconds();

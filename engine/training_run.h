@@ -63,6 +63,8 @@ class Trainee {
   virtual bool go_on(int64_t /*steps_done*/) { return true; }
   /// The same for people: the middle of the progress line.
   virtual std::string summary() = 0;
+  /// More to log with each measurement of the distance: keys and values.
+  virtual std::vector<std::pair<std::string, double>> measures() { return {}; }
   /// Samples first .. first + n - 1 of the same endless row at every call, as far as one forward takes: [m, h, w, 3] on
   /// [-1, 1], 1 <= m <= n.
   virtual Tensor sample(int64_t first, int64_t n) = 0;

@@ -22,7 +22,7 @@ double median(std::vector<double> v) {
 }
 
 bool watched(const std::string& key) {
-  for (const char* start : {"loss", "recon", "logit", "sigma", "gradient", "diversity"})
+  for (const char* start : {"loss", "recon", "logit", "sigma", "sv", "gradient", "diversity"})
     if (key.starts_with(start)) return true;
   return false;
 }
@@ -82,6 +82,12 @@ std::vector<Warning> Watch::look(const std::string& line) {
                              usual < sigma ? fmt::format(" (it was {:.3g})", usual) : ""));
     past.push_back(sigma);
     if (past.size() > kSigmaPast) past.erase(past.begin());
+  }
+
+  for (const auto& [key, sigma] : now) {
+    if (!key.starts_with("sv_g.")) continue;
+    const std::string layer = key.substr(5);
+    if (const auto growth = growth_.look("G." + layer, step, sigma)) out.push_back({"growth." + layer, step, growth->since, growth->text});
   }
 
   const auto real = value("logit_real"), fake = value("logit_fake"), loss_real = value("loss_d_real"), loss_fake = value("loss_d_fake");

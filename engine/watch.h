@@ -8,6 +8,8 @@
 //   not_finite  all below                 one is null (what a number that is infinite or none becomes in JSON)         1 look
 //   sigma       sigma_*                   a network's largest singular value is above 5 times the median of the
 //                                         25 looks before (5 at least), or above 100                                  2 looks
+//   growth.*    sv_g.LAYER                the largest singular value of a layer of the generator suddenly grows at many times its
+//                                         usual pace: engine/growth_alarm.h                                            1 look
 //   gap         logit_real, logit_fake    they are more than 10 apart                                                 5 looks
 //   won         loss_d_real, loss_d_fake  their sum is below 0.02: D tells all pictures apart, and a hinge loss of
 //                                         zero has no gradient                                                       25 looks
@@ -25,12 +27,13 @@
 #include <string>
 #include <vector>
 
+#include "engine/growth_alarm.h"
 #include "engine/picture.h"
 
 namespace kiln {
 
 struct Warning {
-  std::string rule;   // as in the table; sigma with its key: "sigma_g"
+  std::string rule;   // as in the table; sigma with its key: "sigma_g", growth with the layer
   int64_t step = 0;   // at which it speaks
   int64_t since = 0;  // the first look in a row at which its condition held
   std::string text;   // what happened, what it means, what helps
@@ -57,6 +60,7 @@ class Watch {
   std::map<std::string, std::vector<double>> past_;  // the last looks at a sigma key
   std::map<std::string, double> before_;             // the look before
   double most_diverse_ = 0;
+  GrowthAlarm growth_;
 };
 
 constexpr int kDiversitySide = 16;

@@ -13,14 +13,25 @@ struct Prepare {
   OptimiserState* s;
   KILN_HD void operator()(int64_t) const {
     s->unscale = !loss_scale ? 1.0f : s->check == 0.f ? 1.0f / *loss_scale : 0.f;
-    if (s->unscale == 0.f) return;
+    if (s->unscale == 0.f) {
+      s->overflowed = 1;
+      return;
+    }
     const int64_t t = ++s->updates;
     s->rate = float(double(o.lr) / (1.0 - ::pow(double(o.beta1), double(t))));
     s->correction = float(1.0 / ::sqrt(1.0 - ::pow(double(o.beta2), double(t))));
     const double warm = double(1 + t) / double(10 + t);
-    s->decay = e.warm_up && warm < double(e.decay) ? float(warm) : e.decay;
+    s->decay = t < e.start ? 0.f : e.warm_up && warm < double(e.decay) ? float(warm) : e.decay;
   }
 };
+
+/// d * old + (1 - d) * x; with d = 0 exactly x, whatever was there.
+template <int P>
+KILN_HD Pack<P> averaged(float d, const float* old, const Pack<P>& x) {
+  if (d == 0.f) return x;
+  const Pack<P> o = load<P>(old);
+  return o + (1.0f - d) * (x - o);
+}
 
 template <bool Ema>
 struct Update {
@@ -41,8 +52,7 @@ struct Update {
     store<P>(v + i, v1);
     store<P>(value + i, x);
     if constexpr (Ema) {
-      const Pack<P> old = load<P>(ema + i);
-      store<P>(ema + i, old + (1.0f - s->decay) * (x - old));
+      store<P>(ema + i, averaged<P>(s->decay, ema + i, x));
     }
   }
 };
@@ -54,8 +64,7 @@ struct Average {
   template <int P>
   KILN_HD void operator()(int64_t i) const {
     if (s->unscale == 0.f) return;
-    const Pack<P> old = load<P>(average + i);
-    store<P>(average + i, old + (1.0f - s->decay) * (load<P>(value + i) - old));
+    store<P>(average + i, averaged<P>(s->decay, average + i, load<P>(value + i)));
   }
 };
 

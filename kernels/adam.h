@@ -9,6 +9,7 @@ struct AdamOptions {
 struct EmaOptions {
   float decay = 0.999f;
   bool warm_up = true;  // decay = min(decay, (1 + t) / (10 + t)) at update t = 1, 2, ...
+  int64_t start = 0;    // at updates before this one decay = 0: the average is the value
 };
 /// What an optimiser keeps from update to update, in device memory: a captured step advances it itself.
 struct OptimiserState {
@@ -17,7 +18,7 @@ struct OptimiserState {
   // before use, 0 where the update was left out.
   float rate, correction, decay, unscale;
   float check;  // 0, or a NaN where the gradients are not finite (kernels/step.h)
-  int32_t pad;
+  int32_t overflowed;  // not 0 where a check since the end of the last step was a NaN: a step may hold several updates
 };
 static_assert(sizeof(OptimiserState) == 32);
 }  // namespace kiln

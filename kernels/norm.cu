@@ -60,6 +60,7 @@ struct Finish {
     const double inv = 1.0 / ::sqrt(var + double(eps));
     ch.mean[i] = float(mean);
     ch.inv_std[i] = float(inv);
+    if (!ch.gamma) return;
     ch.a[i] = float(double(ch.gamma[i]) * inv);
     ch.b[i] = float(double(ch.beta[i]) - mean * double(ch.gamma[i]) * inv);
   }

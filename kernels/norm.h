@@ -12,7 +12,8 @@
 
 namespace kiln {
 
-/// Batch norm's tensors in device memory. C channels each, f32.
+/// Batch norm's tensors in device memory. C channels each, f32. With gamma null norm_prepare leaves a and b alone: the scale and
+/// shift are somebody else's (kernels/cond_norm.h).
 struct NormChannels {
   const float *gamma, *beta;
   float *running_mean, *running_var;

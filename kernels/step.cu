@@ -23,8 +23,9 @@ struct EndStep {
     if (scaled) {
       bool overflow = false;
       for (int k = 0; k < networks; k++) {
-        overflow = overflow || !(s->network[k].check == 0.f);
+        overflow = overflow || s->network[k].overflowed || !(s->network[k].check == 0.f);
         s->network[k].check = 0;
+        s->network[k].overflowed = 0;
       }
       if (overflow) {
         s->overflows++;

@@ -2,15 +2,22 @@
 
 #include "kernels/activation.h"
 #include "kernels/adam.h"
+#include "kernels/attention.h"
 #include "kernels/augment.h"
+#include "kernels/bias.h"
+#include "kernels/cond_norm.h"
+#include "kernels/embedding.h"
 #include "kernels/feature.h"
 #include "kernels/fold.h"
 #include "kernels/gate.h"
+#include "kernels/gram.h"
 #include "kernels/inference.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/perceptual.h"
 #include "kernels/pointwise.h"
+#include "kernels/pool.h"
+#include "kernels/projection.h"
 #include "kernels/random.h"
 #include "kernels/resize.h"
 #include "kernels/spectral.h"
@@ -69,6 +76,19 @@ void ema_update(Stream, int64_t n, const OptimiserState*, const float*, float*) 
   note("ema_update", 1, DType::f32, {0, 3 * kFloat * n});
 }
 
+// ---- attention -------------------------------------------------------------------------------------------------------
+void softmax_forward(Stream, DType t, int64_t rows, int m, const float*, void*) {
+  note("softmax_forward", 1, t, {rows * m, kFloat * rows * m});
+}
+void softmax_backward(Stream, DType t, int64_t rows, int m, const void*, const float*, void*) {
+  note("softmax_backward", 1, t, {2 * rows * m, kFloat * rows * m});
+}
+void gamma_forward(Stream, DType t, int64_t n, const void*, const void*, const float*, void*) { note("gamma_forward", 1, t, {3 * n}); }
+void gamma_backward(Stream, DType t, int64_t n, const void*, const void*, const float*, void* dout, float* dgamma, float*) {
+  note("gamma_backward", (dgamma ? 3 : 0) + (dout ? 1 : 0), t, {(dgamma ? 2 * n : 0) + (dout ? 2 * n : 0)},
+       {(dgamma ? n : 0) + (dout ? n : 0) + n});
+}
+
 // ---- augment ---------------------------------------------------------------------------------------------------------
 void picture_means(Stream, DType t, const AugmentShape& s, const void*, float*, float*) {
   note("picture_means", 2, t, {pixels(s)});
@@ -106,10 +126,61 @@ void bilinear(Stream, DType t, const PlaceShape& s, const void*, void*) {
   note("bilinear", 1, t, {read + out(s)});
 }
 
+// ---- bias ------------------------------------------------------------------------------------------------------------
+void bias_forward(Stream, DType t, int64_t rows, int c, const void*, const float*, Activation, void*) {
+  note("bias_forward", 1, t, {2 * rows * c});
+}
+void bias_backward(Stream, DType t, int64_t rows, int c, const void*, const void*, Activation act, void* dx, float* dbias, float*) {
+  const bool relu = act == Activation::relu;
+  if (!dbias && !(relu && dx)) return;  // nothing runs
+  note("bias_backward", dbias ? 3 : 1, t, {(1 + (relu ? 1 : 0) + (dx ? 1 : 0)) * rows * c});
+}
+void residual_forward(Stream, DType t, int64_t n, int h, int w, int c, const void*, const void*, bool upsample, const float*, const float*,
+                      void*) {
+  const int64_t y = n * h * w * c;
+  note("residual_forward", 1, t, {2 * y + (upsample ? y / 4 : y)});
+}
+
+// ---- conditional norm ------------------------------------------------------------------------------------------------
+void cond_norm_scale(Stream, int64_t n, int c, const float*, const float*, const float*, const float*, float*, float*) {
+  note("cond_norm_scale", 1, DType::f32, {0, 4 * kFloat * n * c});
+}
+void cond_norm_forward(Stream, DType t, const CondNormShape& s, const void*, const float*, const float*, Activation, void*) {
+  note("cond_norm_forward", 1, t, {2 * s.n * s.pixels * s.c});
+}
+void cond_norm_backward(Stream, DType t, const CondNormShape& s, const void*, const void*, const float*, const float*, const float*, const float*,
+                        const float*, Activation, bool, void*, float*, float*, float*) {
+  const int64_t x = s.n * s.pixels * s.c;
+  note("cond_norm_backward", 4, t, {5 * x}, {3 * x});
+}
+
+// ---- embedding -------------------------------------------------------------------------------------------------------
+void labels_from_uniform(Stream, int64_t n, int, const float*, int32_t*) { note("labels_from_uniform", 1, DType::f32, {0, 2 * kFloat * n}); }
+void concat_labels(Stream, int64_t n, int64_t m, const int32_t*, const int32_t*, int32_t*) {
+  note("concat_labels", 1, DType::f32, {0, 2 * kFloat * (n + m)});
+}
+void embedding_forward(Stream, int64_t n, int c, const float*, const int32_t*, float*) {
+  note("embedding_forward", 1, DType::f32, {0, 2 * kFloat * n * c});
+}
+void embedding_backward(Stream, int64_t n, int classes, int c, const float*, const int32_t*, float*) {
+  note("embedding_backward", 1, DType::f32, {0, kFloat * (n + 2 * int64_t(classes)) * c});
+}
+void concat_columns(Stream, DType t, int64_t rows, int a, int b, const void*, const void* z, void*) {
+  note("concat_columns", 1, t, {rows * (2 * int64_t(a) + (z ? 2 : 1) * int64_t(b))});
+}
+void take_columns(Stream, DType t, int64_t rows, int, int, int count, const void*, void*) { note("take_columns", 1, t, {2 * rows * count}); }
+
 // ---- fold ------------------------------------------------------------------------------------------------------------
 void upsample_fold(Stream, DType t, int o, int i, const void*, void*) { note("upsample_fold", 1, t, {int64_t(9 + 16) * o * i}); }
 void upsample_fold_backward(Stream, int o, int i, const float*, float*) {
   note("upsample_fold_backward", 1, DType::f32, {0, (9 + 16) * kFloat * o * i});
+}
+void pool_fold(Stream, DType t, int o, int i, const void*, void*) { note("pool_fold", 1, t, {int64_t(9 + 16) * o * i}); }
+void pool_fold_backward(Stream, int o, int i, const float*, float*) {
+  note("pool_fold_backward", 1, DType::f32, {0, (9 + 16) * kFloat * o * i});
+}
+void adjoint_weights(Stream, int o, int i, float, const float*, float*) {
+  note("adjoint_weights", 1, DType::f32, {0, (9 + 9) * kFloat * o * i});
 }
 void upsample_products(Stream, int o, int i, const float*, float*) {
   note("upsample_products", 1, DType::f32, {0, (9 + 9) * kFloat * o * i});
@@ -131,6 +202,9 @@ void gate_forward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*
 void gate_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, const void*, void*, float*, float*) {
   note("gate_backward", 2, t, {3 * n * pixels * c});
 }
+
+// ---- gram ------------------------------------------------------------------------------------------------------------
+void gram_residual(Stream, int n, bool, float, const float*, float*) { note("gram_residual", 1, DType::f32, {0, 2 * kFloat * n * n}); }
 
 // ---- inference -------------------------------------------------------------------------------------------------------
 void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*, const float* noise, const float*, int64_t,
@@ -204,6 +278,32 @@ void noise_backward_weight(Stream, DType t, int64_t rows, int c, const void*, co
   note("noise_backward_weight", 3, t, {rows * c, kFloat * rows});
 }
 void transpose(Stream, DType t, int64_t n, int a, int b, const void*, void*) { note("transpose", 1, t, {2 * n * a * b}); }
+
+// ---- pool ------------------------------------------------------------------------------------------------------------
+void max_pool_forward(Stream, DType t, int64_t n, int h, int w, int c, const void*, void*) {
+  note("max_pool_forward", 1, t, {n * h * w * c + n * (h / 2) * (w / 2) * c});
+}
+void max_pool_backward(Stream, DType t, int64_t n, int h, int w, int c, const void*, const void*, void*) {
+  note("max_pool_backward", 1, t, {2 * n * h * w * c + n * (h / 2) * (w / 2) * c});
+}
+
+// ---- projection ------------------------------------------------------------------------------------------------------
+void relu_sum_pool_forward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, void*, float*) {
+  note("relu_sum_pool_forward", 3, t, {n * pixels * c + n * c});
+}
+void relu_sum_pool_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void*, const void*, void*) {
+  note("relu_sum_pool_backward", 1, t, {2 * n * pixels * c + n * c});
+}
+void projection_forward(Stream, DType t, int64_t n, int c, const void*, const void*, const float*, const void* embed, const int32_t*, float*,
+                        float*) {
+  note("projection_forward", 3, t, {n * c * (embed ? 2 : 1) + c, 3 * kFloat * n});
+}
+void projection_backward(Stream, DType t, int64_t n, int classes, int c, const void*, const void*, const void* embed, const int32_t*, const float*,
+                         void* dh, float* dw, float* dembed, float* dbias) {
+  const int64_t h = n * c;
+  note("projection_backward", (dh ? 1 : 0) + (dw ? 1 : 0) + (dembed ? 1 : 0) + (dbias ? 1 : 0), t,
+       {(dh ? h * (embed ? 2 : 1) + c : 0) + (dw ? h : 0) + (dembed ? h : 0), kFloat * ((dw ? c : 0) + (dembed ? int64_t(classes) * c : 0) + n)});
+}
 
 // ---- random ----------------------------------------------------------------------------------------------------------
 void random_uniform(Stream, uint64_t, uint32_t, const uint64_t*, int64_t, int64_t samples, int64_t per_sample, float*) {

@@ -10,26 +10,6 @@ namespace kiln::fastgan {
 
 using nlohmann::json;
 
-AugmentPolicy augment_policy(const std::string& text) {
-  AugmentPolicy p{false, false, false};
-  if (text == "none") return p;
-  size_t at = 0;
-  while (at <= text.size()) {
-    const size_t comma = std::min(text.find(',', at), text.size());
-    const std::string word = text.substr(at, comma - at);
-    if (word == "color")
-      p.color = true;
-    else if (word == "translation")
-      p.translation = true;
-    else if (word == "cutout")
-      p.cutout = true;
-    else
-      fail("--augment {}: '{}' is not known; use none, or some of color,translation,cutout", text, word);
-    at = comma + 1;
-  }
-  return p;
-}
-
 std::string to_json(const RunOptions& o, bool with_paths) {
   json j;
   const Config& n = o.network;

@@ -87,12 +87,7 @@ void FastganTrainee::load(const SafetensorsFile& file) {
   load_parameters(file, "ema.", model_.average_params);
   load_optimiser(file, "opt_g.", model_.g_params);
   load_optimiser(file, "opt_d.", model_.d_params);
-  if (!model_.memory.scaled() || theirs.precision != o_.precision) return;
-  StepState s = model_.memory.read();
-  s.loss_scale = float(metadata_number(file, "loss_scale"));
-  s.good_steps = int32_t(metadata_integer(file, "loss_scale.good_steps"));
-  s.overflows = metadata_integer(file, "loss_scale.overflows");
-  model_.memory.write(s);
+  if (theirs.precision == o_.precision) load_loss_scale(file, model_.memory);
 }
 
 void FastganTrainee::save(CheckpointWriter& w) {
@@ -103,11 +98,7 @@ void FastganTrainee::save(CheckpointWriter& w) {
   w.add_optimiser("opt_g.", model_.g_params);
   w.add_optimiser("opt_d.", model_.d_params);
   if (o_.train.perceptual) w.set("lpips", perceptual_text());
-  if (!model_.memory.scaled()) return;
-  const StepState s = model_.memory.read();
-  w.set("loss_scale", fmt::format("{}", s.loss_scale));
-  w.set("loss_scale.good_steps", std::to_string(s.good_steps));
-  w.set("loss_scale.overflows", std::to_string(s.overflows));
+  w.add_loss_scale(model_.memory);
 }
 
 /// The step's real pictures, augmented, in --accumulate parts.

@@ -63,9 +63,6 @@ struct RunOptions {
   std::function<bool(const StepReport&)> on_step;  // after every step, on the thread that trains; false: save and end
 };
 
-/// color, translation, cutout, separated by commas, or none. Throws kiln::Error for any other word.
-AugmentPolicy augment_policy(const std::string& text);
-
 /// The options that make a run what it is, as one JSON object: written to config.json and into every checkpoint (there
 /// without paths). from_json throws kiln::Error where a key is missing or of the wrong type; `source` is named in it.
 std::string to_json(const RunOptions& o, bool with_paths);

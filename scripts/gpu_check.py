@@ -14,6 +14,8 @@ are unpacked into the build folder, with no root. Parts, each within ten minutes
     fastgan-256   a training iteration's time, throughput and peak memory: kiln in f32, with TF32, and in 16 bits; PyTorch eager as
     fastgan-512   published (its default has TF32), eager with automatic mixed precision and channels last, torch.compile with CUDA
     fastgan-1024  graphs; what the iteration is counted to move; the share of time in which the GPU computes (with nsys, if it is there)
+    biggan-64     the same times of BigGAN, width 64, batch 32, one D step; PyTorch eager in f32, with TF32, and mixed and channels last
+    biggan-128
     run           a short training run and its grid
 
 A step that fails, takes too long or finds no GPU is reported in words; the others go on. Exit code: 1 if any step failed, 0 if all
@@ -35,7 +37,7 @@ import zlib
 import gpu_targets
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PARTS = ("build", "tests", "sanitizer", "kernels", "fastgan-256", "fastgan-512", "fastgan-1024", "run")
+PARTS = ("build", "tests", "sanitizer", "kernels", "fastgan-256", "fastgan-512", "fastgan-1024", "biggan-64", "biggan-128", "run")
 BUILD = ROOT / "build-gpu-check"
 
 
@@ -67,15 +69,15 @@ def markdown(machine, steps):
         words = s["words"].replace("|", "\\|").replace("\n", " ")
         lines.append(f"| {s['part']} | {s['name']} | {s['state']} | {s['seconds']} | {words} |")
     lines += gpu_targets.markdown(steps)
-    iterations = [s for s in steps if s["part"].startswith("fastgan-") and s["data"] and "seconds" in s["data"]]
+    iterations = [s for s in steps if s["part"].startswith(("fastgan-", "biggan-")) and s["data"] and "seconds" in s["data"]]
     if iterations:
         lines += ["", "## A training iteration", "",
-                  "| size | program | ms | pictures/s | peak MB | reserved MB | time over | that of |", "|---:|---|---:|---:|---:|---:|---:|---|"]
+                  "| model, size | program | ms | pictures/s | peak MB | reserved MB | time over | that of |", "|---|---|---:|---:|---:|---:|---:|---|"]
         for s in iterations:
             d = s["data"]
             kiln = next((k["data"]["seconds"] for k in iterations if k["part"] == s["part"] and k["name"] == d["beside"]), None)
             ratio = f"{d['seconds'] / kiln:.2f}" if kiln else "-"
-            lines.append(f"| {s['part'].split('-')[1]} | {s['name']} | {d['seconds'] * 1e3:.2f} | {d['images_per_second']:.0f} | {d['peak_mb']:.0f} "
+            lines.append(f"| {s['part']} | {s['name']} | {d['seconds'] * 1e3:.2f} | {d['images_per_second']:.0f} | {d['peak_mb']:.0f} "
                          f"| {d['reserved_mb']:.0f} | {ratio} | {d['beside']} |")
     for s in steps:
         if s["name"] == "counted" and s["data"]:
@@ -121,6 +123,21 @@ def finish(command, timeout, env, log):
         said = [line.strip() for line in output.splitlines() if line.strip()]
         wrong += f": {said[-1][:300]}" if said else ""
     return wrong, output, time.monotonic() - start
+
+
+def last_line(output):
+    """The last JSON object that a program printed."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")][-1]
+
+
+def read_iteration(beside, peak):
+    """Reads what bench_* and bench/*_torch.py print last: a step's seconds and peak memory, compared with the step named `beside`."""
+    def read(output):
+        line = last_line(output)
+        return {"seconds": line["seconds_per_step"], "images_per_second": line["batch"] / line["seconds_per_step"], "peak_mb": line[peak],
+                "reserved_mb": line["reserved_mb"], "beside": beside, "line": line}
+
+    return read
 
 
 class Check:
@@ -249,36 +266,48 @@ class Check:
                 command = [self.bin / "bench_kernels", "--device", "gpu", "--size", size, "--dtype", dtype, "--json", file]
                 self.step("kernels", f"bench_kernels {size} {dtype}", command, timeout, lambda _, file=file: json.loads(file.read_text()), keep=True)
 
+    def bits16(self):
+        return "bf16" if float(self.gpu.split(",")[1]) >= 8 else "f16"
+
+    def kiln_iterations(self, part, program, common):
+        """kiln's training iteration in all its precisions."""
+        bits16 = self.bits16()
+        for name, more in (("kiln f32", []), ("kiln TF32", ["--tf32"]), (f"kiln {bits16}", ["--precision", bits16]),
+                           (f"kiln {bits16} autotuned", ["--precision", bits16, "--autotune"])):
+            self.step(part, name, [self.bin / program, *common, "--device", "gpu", *more], 40, read_iteration("kiln f32", "tensor_mb"))
+
+    def biggan(self, size):
+        part = f"biggan-{size}"
+        if not self.needs_gpu(part, "training iteration"):
+            return
+        common = ["--size", size, "--batch", 32, "--width", 64, "--z", 120, "--shared-dim", 128, "--attention", 32 if size == 64 else 64,
+                  "--steps", 30, "--warmup", 5]
+        self.kiln_iterations(part, "bench_biggan", common)
+        bits16 = self.bits16()
+        torch = [sys.executable, "bench/biggan_torch.py", *common, "--device", "cuda"]
+        for name, beside, more in (("PyTorch eager f32", "kiln f32", ["--layout", "contiguous"]),
+                                   ("PyTorch eager TF32 channels last", "kiln TF32", ["--layout", "channels_last", "--tf32", "--cudnn-benchmark"]),
+                                   (f"PyTorch eager {bits16} channels last", f"kiln {bits16}",
+                                    ["--layout", "channels_last", "--amp", bits16, "--cudnn-benchmark"])):
+            self.step(part, name, [*torch, *more], 90, read_iteration(beside, "peak_mb"), env=self.own_env)
+
     def fastgan(self, size):
         part = f"fastgan-{size}"
 
-        def last(output):
-            return [json.loads(line) for line in output.splitlines() if line.startswith("{")][-1]
-
         shape = ["--size", size, "--batch", 8, "--width", 64]
-        self.step(part, "counted", [self.bin / "bench_fastgan", *shape, "--count", "--json"], 60, last)
+        self.step(part, "counted", [self.bin / "bench_fastgan", *shape, "--count", "--json"], 60, last_line)
         if not self.needs_gpu(part, "training iteration"):
             return
         common = [*shape, "--steps", 30, "--warmup", 5]
-
-        def read(beside, peak):
-            def parse(output):
-                line = last(output)
-                return {"seconds": line["seconds_per_step"], "images_per_second": line["batch"] / line["seconds_per_step"], "peak_mb": line[peak],
-                        "reserved_mb": line["reserved_mb"], "beside": beside, "line": line}
-            return parse
-
-        bits16 = "bf16" if float(self.gpu.split(",")[1]) >= 8 else "f16"
-        for name, more in (("kiln f32", []), ("kiln TF32", ["--tf32"]), (f"kiln {bits16}", ["--precision", bits16]),
-                           (f"kiln {bits16} autotuned", ["--precision", bits16, "--autotune"])):
-            self.step(part, name, [self.bin / "bench_fastgan", *common, "--device", "gpu", *more], 40, read("kiln f32", "tensor_mb"))
+        self.kiln_iterations(part, "bench_fastgan", common)
+        bits16 = self.bits16()
         self.busy(part, [self.bin / "bench_fastgan", *common, "--device", "gpu", "--precision", bits16, "--no-parts"])
         torch = [sys.executable, "bench/fastgan_torch.py", *common, "--device", "cuda"]
         mixed = ["--layout", "channels_last", "--amp", bits16, "--cudnn-benchmark", "--fused"]
         for name, beside, more in (("PyTorch eager f32 as published", "kiln TF32", ["--layout", "contiguous"]),
                                    (f"PyTorch eager {bits16} channels last", f"kiln {bits16}", mixed),
                                    (f"PyTorch compiled {bits16} CUDA graphs", f"kiln {bits16}", [*mixed, "--compile"])):
-            self.step(part, name, [*torch, *more], 200 if "compiled" in name else 50, read(beside, "peak_mb"), env=self.own_env)
+            self.step(part, name, [*torch, *more], 200 if "compiled" in name else 50, read_iteration(beside, "peak_mb"), env=self.own_env)
 
     def busy(self, part, command):
         """The share of time in which the GPU computed, every kernel of the graph looked at."""
@@ -321,7 +350,8 @@ class Check:
                 self.report.add(part, "all", "skipped", "there is no build")
                 continue
             try:
-                self.fastgan(int(part.split("-")[1])) if part.startswith("fastgan-") else getattr(self, part)()
+                name, _, size = part.partition("-")
+                getattr(self, name)(int(size)) if size else getattr(self, name)()
             except Exception as e:  # a mistake in one part must not lose the others
                 self.report.add(part, "all", "failed", repr(e))
         self.report.write()

@@ -23,8 +23,9 @@ OptimiserState state_of(const Buffer& b) {
   return s;
 }
 
-/// d = min(decay, (1 + t) / (10 + t)) at update t.
+/// d = min(decay, (1 + t) / (10 + t)) at update t, 0 before the start.
 double ema_decay(const EmaOptions& e, int64_t t) {
+  if (t < e.start) return 0;
   return e.warm_up ? std::min(double(e.decay), double(1 + t) / double(10 + t)) : double(e.decay);
 }
 
@@ -34,7 +35,7 @@ TEST_CASE("kernel: Adam and the moving average") {
   Random random(70);
   for (const int64_t n : {1, 3, 15, 16, 17, 31, 33, 100, 1000, 40003})
     for (const int64_t done : {0, 1, 8, 999, 100000})
-      for (const int kind : {0, 1, 2, 3}) {  // 0: no average; 1: warming up; 2: not; 3: warming up and other options
+      for (const int kind : {0, 1, 2, 3, 4, 5}) {  // 0: no average; 1: warming up; 2: not; 3: and other options; 4, 5: before the start, at it
         if (n > 1000 && done > 1) continue;
         CAPTURE(n);
         CAPTURE(done);
@@ -42,6 +43,7 @@ TEST_CASE("kernel: Adam and the moving average") {
         AdamOptions o;
         EmaOptions e;
         e.warm_up = kind != 2;
+        if (kind >= 4) e.start = done + 6 - kind;
         if (kind == 3) {
           o = {1e-2f, 0.9f, 0.99f, 1e-3f};
           e.decay = 0.5f;

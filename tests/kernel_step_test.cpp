@@ -83,6 +83,21 @@ TEST_CASE("kernel: the loss scale halves at an overflow, doubles after good step
     }
     for (int i = 0; i < 20; i++) KILN_ON(run, end_step(run.stream(), 2, true, o, state.as<StepState>()));
     CHECK(value_of<StepState>(state).loss_scale == 64);
+    // A network that is updated twice in a step, where the first update overflowed.
+    Buffer &x = run.inout(DType::f32, {1}), &g = run.in(DType::f32, {1}), &m = run.inout(DType::f32, {0}), &v = run.inout(DType::f32, {0});
+    OptimiserState* twice = &state.as<StepState>()->network[1];
+    for (const bool bad : {true, false}) {
+      set_check(1, bad);
+      KILN_ON(run, adam_update(run.stream(), 1, {}, {}, &state.as<StepState>()->loss_scale, twice, x.f32(), g.f32(), m.f32(), v.f32(), nullptr));
+    }
+    CHECK(value_of<StepState>(state).network[1].updates == 1);
+    KILN_ON(run, end_step(run.stream(), 2, true, o, state.as<StepState>()));
+    CHECK(value_of<StepState>(state).loss_scale == 32);
+    KILN_ON(run, end_step(run.stream(), 2, true, o, state.as<StepState>()));
+    CHECK(value_of<StepState>(state).loss_scale == 32);  // told once
+    number += 2;
+    for (int i = 0; i < 3; i++) KILN_ON(run, end_step(run.stream(), 2, true, o, state.as<StepState>()));
+    number += 3;
     set_check(0, true);
     KILN_ON(run, end_step(run.stream(), 2, false, o, state.as<StepState>()));  // not scaled: only the step moves
     CHECK(value_of<StepState>(state).loss_scale == 64);

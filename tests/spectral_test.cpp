@@ -145,6 +145,34 @@ TEST_CASE("spectral: one power iteration in training, stored; none in evaluation
   for (const SpectralWeight& w : b.net.layers) CHECK(!w.normalised);
 }
 
+TEST_CASE("spectral: a group that steps in evaluation uses one more iteration and does not store it") {
+  Fixture fixture;
+  Bound b;
+  b.prepare();
+  std::vector<Layer> expected = layers_of(b.net);
+  b.group.step_in_evaluation(true);
+  const std::vector<float> before = b.set.vectors.to_vector();
+  for (int again = 0; again < 2; again++) {  // the same step from the same vectors
+    Evaluation evaluation;
+    b.prepare();
+    CHECK(b.set.vectors.to_vector() == before);
+    for (size_t i = 0; i < expected.size(); i++) {
+      Layer next = expected[i];
+      next.iterate();
+      const SpectralWeight& w = b.net.layers[i];
+      CHECK(relative_error(to_array(w.normalised.value), next.normalised(next.w, w.weight.shape)) < 1e-5);
+    }
+    // A step from random vectors is far from the last one's result.
+    double moved = 0;
+    for (size_t i = 0; i < expected.size(); i++)
+      moved = std::max(moved, relative_error(to_array(b.net.layers[i].normalised.value), expected[i].normalised(expected[i].w, b.net.layers[i].weight.shape)));
+    CHECK(moved > 1e-3);
+    const std::vector<float> sigmas = b.group.sigmas().to_vector();
+    CHECK(sigmas.size() == b.group.names().size());
+    CHECK(*std::max_element(sigmas.begin(), sigmas.end()) == b.group.largest_sigma());
+  }
+}
+
 TEST_CASE("spectral: the iteration ends at the largest singular value") {
   Fixture fixture;
   Bound b;

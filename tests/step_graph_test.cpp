@@ -7,6 +7,7 @@
 #include "engine/step_memory.h"
 #include "kernels/exec/log.h"
 #include "kernels/pointwise.h"
+#include "models/biggan_training.h"
 #include "models/fastgan_training.h"
 #include "tests/feature_fixtures.h"
 
@@ -18,52 +19,110 @@ namespace {
 
 constexpr int kPictures = 6, kBatch = 4, kSide = 32;  // an epoch ends inside of a batch
 
-/// A whole training in miniature: pictures, their order, both networks.
-struct Training {
+/// What a training in miniature has beside its networks: pictures and their order.
+struct Miniature {
   Fixture fixture;
   std::shared_ptr<Philox> random = std::make_shared<Philox>(5);
-  std::unique_ptr<Model> model;
   std::unique_ptr<PictureSet> set;
   BatchOrder order{5, kPictures, kBatch};
   Tensor index{Shape{kBatch}, DType::i32};
-  TrainOptions options;
-  Losses losses;
   int64_t parts;
   int64_t step = 0;
 
-  explicit Training(DType t, int64_t accumulate = 1) : parts(accumulate) {
+  Miniature(DType t, int64_t accumulate) : parts(accumulate) {
     context().storage = t;
     context().random = random;
-    Config c;
-    c.size = kSide;
-    c.ngf = c.ndf = 8;
-    model = std::make_unique<Model>(c);
-    model->initialise(*random);
     std::vector<uint8_t> bytes;
     for (const float x : hashed_uniform("pictures", kPictures * kSide * kSide * 3)) bytes.push_back(uint8_t(x * 256));
     set = std::make_unique<PictureSet>(bytes.data(), kPictures, kSide, kSide);
-    random->keep_step_in(model->memory.step());
   }
 
   /// What the host does before a step, outside of what is captured.
   void before() { index.upload(order.indices(step++).data()); }
 
+  Tensor real(int64_t first, int64_t n) {
+    return gather_augmented(*set, index.slice(first, Shape{n}), random->uniform("flip", Shape{n, 1}), 0.5f, {},
+                            random->uniform("augment.real", Shape{n, kAugmentUniforms}));
+  }
+};
+
+/// A whole training of FastGAN.
+struct Training : Miniature {
+  std::unique_ptr<Model> model;
+  TrainOptions options;
+  Losses losses;
+
+  explicit Training(DType t, int64_t accumulate = 1) : Miniature(t, accumulate) {
+    Config c;
+    c.size = kSide;
+    c.ngf = c.ndf = 8;
+    model = std::make_unique<Model>(c);
+    model->initialise(*random);
+    random->keep_step_in(model->memory.step());
+  }
+
   void iteration() {
     losses = {};
-    std::vector<Tensor> real;
+    std::vector<Tensor> parts_of_it;
     const int64_t n = kBatch / parts;
     for (int64_t first = 0; first < kBatch; first += n) {
       random->set_first_sample(first);
-      real.push_back(gather_augmented(*set, index.slice(first, Shape{n}), random->uniform("flip", Shape{n, 1}), 0.5f, {},
-                                      random->uniform("augment.real", Shape{n, kAugmentUniforms})));
+      parts_of_it.push_back(real(first, n));
     }
     random->set_first_sample(0);
-    losses = model->iteration(real, options);
+    losses = model->iteration(parts_of_it, options);
   }
 
   std::vector<float> everything() {
     model->average_params.copy_vectors_from(model->g_params);  // as a sample does
     std::vector<float> all{losses.d_real.item(), losses.d_fake.item(), losses.g.item(), losses.recon_all.item()};
+    for (const ParameterSet* p : {&model->g_params, &model->d_params, &model->average_params})
+      for (const Tensor* t : {&p->values, &p->statistics, &p->vectors, &p->m, &p->v})
+        if (*t) {
+          const std::vector<float> v = t->to_vector();
+          all.insert(all.end(), v.begin(), v.end());
+        }
+    return all;
+  }
+};
+
+/// A whole training of BigGAN: two steps of D, orthogonal regularisation, attention, and an average that starts in its third step.
+struct BigganTraining : Miniature {
+  std::unique_ptr<biggan::Model> model;
+  biggan::Losses losses;
+  biggan::TrainOptions options;
+
+  BigganTraining(DType t, int64_t accumulate, int classes, bool tables) : Miniature(t, accumulate) {
+    biggan::Config c;
+    c.size = kSide;
+    c.g_width = c.d_width = 4;
+    c.z = 8;
+    c.shared_dim = 4;
+    c.classes = classes;
+    c.shared = c.hierarchical = !tables;
+    c.g_attention = c.d_attention = 16;
+    model = std::make_unique<biggan::Model>(c);
+    model->initialise(*random);
+    random->keep_step_in(model->memory.step());
+    options.d_steps = 2;
+    options.parts = int(parts);
+    options.ortho_g = options.ortho_d = 1e-3f;
+    options.ema = {0.9f, false, 3};
+    options.augment = {true, true, true};
+  }
+
+  void iteration() {
+    losses = {};
+    losses = model->iteration(
+        [&](int, int part) {
+          const int64_t n = kBatch / parts;
+          return biggan::RealPart{real(part * n, n), draw_labels(random->uniform("labels", Shape{n, 1}), std::max(model->config.classes, 1))};
+        },
+        options);
+  }
+
+  std::vector<float> everything() {
+    std::vector<float> all{losses.d_real.item(), losses.d_fake.item(), losses.g.item()};
     for (const ParameterSet* p : {&model->g_params, &model->d_params, &model->average_params})
       for (const Tensor* t : {&p->values, &p->statistics, &p->vectors, &p->m, &p->v})
         if (*t) {
@@ -142,6 +201,47 @@ TEST_CASE("step graph: a step with LPIPS is the same launches, too") {
     CHECK(count(logs[2], "MaxPoolBackward") == 3 * 4);
     CHECK(logs[2] == logs[3]);
   }
+}
+
+TEST_CASE("step graph: two steps of BigGAN are the same launches, before the average starts and after, and give the bits of steps outside") {
+  struct Case {
+    int64_t parts;
+    int classes;
+    bool tables;
+  };
+  for (const DType t : types())
+    for (const auto& [parts, classes, tables] : {Case{1, 3, false}, {2, 3, false}, {1, 3, true}, {1, 0, true}}) {
+      CAPTURE(std::string(name_of(t)));
+      CAPTURE(parts);
+      CAPTURE(classes);
+      CAPTURE(tables);
+      std::vector<float> plain;
+      {
+        BigganTraining training(t, parts, classes, tables);
+        for (int i = 0; i < 6; i++) {
+          training.before();
+          training.iteration();
+        }
+        plain = training.everything();
+      }
+      BigganTraining training(t, parts, classes, tables);
+      StepGraph graph(true);
+      std::vector<std::vector<LaunchLog::Entry>> logs;
+      for (int i = 0; i < 6; i++) {
+        training.before();
+        logs.push_back(log_of([&] { graph.run([&] { training.iteration(); }); }));
+      }
+      REQUIRE(logs[3].size() == logs[4].size());
+      for (size_t i = 0; i < logs[3].size(); i++) {
+        CAPTURE(i);
+        CAPTURE(logs[3][i].name);
+        CHECK(logs[3][i] == logs[4][i]);
+      }
+      CHECK(logs[4] == logs[5]);
+      CHECK(count(logs[4], "NotFinite") == (t == DType::f16 ? 3 : 0));
+      CHECK(training.model->memory.read().step == 6);
+      CHECK(training.everything() == plain);
+    }
 }
 
 TEST_CASE("step graph: the list of launches shows what a step takes from the host, and another address") {

@@ -87,6 +87,39 @@ TEST_CASE("watch: singular values that run away, beside their past or beyond any
   CHECK(told(2500, [](int i) { return json{{"sigma_g", 2 * std::exp(i * 0.0015)}}; }).empty());  // to 85: slow
 }
 
+TEST_CASE("watch: a layer of the generator that suddenly grows, since the step that its window begins with, also after a replay") {
+  const Line grows = [](int i) {  // slowly, then by half again and again
+    json j = healthy(i);
+    for (const char* layer : {"sv_g.linear", "sv_d.linear"}) j[layer] = i <= 400 ? 2 + 0.001 * i : 2.4 * std::pow(1.02, i - 400);
+    j["sv_g.blocks.0.conv1"] = 3;
+    return j;
+  };
+  const Warning w = only(told(440, grows), "growth.linear");
+  CHECK(w.step > 400 * 20);
+  CHECK(w.step < 420 * 20);
+  CHECK(w.since == w.step - 500);
+  CHECK(contains(w.text, "G.linear"));
+  const TempFolder t;
+  for (const int cut : {300, 405, 430}) {
+    std::ofstream log(t / "log.jsonl");
+    for (int i = 1; i <= cut; i++) {
+      json j = grows(i);
+      j["step"] = i * 20;
+      log << j.dump() << '\n';
+    }
+    log.close();
+    Watch watch;
+    watch.replay(t / "log.jsonl");
+    size_t after = 0;
+    for (int i = cut + 1; i <= 440; i++) {
+      json j = grows(i);
+      j["step"] = i * 20;
+      after += watch.look(j.dump()).size();
+    }
+    CHECK(after == (w.step > cut * 20 ? 1 : 0));
+  }
+}
+
 TEST_CASE("watch: answers that run apart") {
   const Line line = [](int i) {
     json j = healthy(i);

@@ -1,0 +1,239 @@
+// biggan_train DIR: a folder of class folders in, a class-conditional generator out.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "apps/device.h"
+#include "apps/start.h"
+#include "engine/error.h"
+#include "engine/precision.h"
+#include "engine/run_directory.h"
+#include "models/biggan_run.h"
+
+using namespace kiln;
+using namespace kiln::biggan;
+
+namespace {
+
+constexpr const char* kDescription =
+    "Trains BigGAN (Brock et al., ICLR 2019) on a folder of class folders. Results, log and checkpoints go to the run directory.";
+
+struct Flags {
+  RunOptions run = preset("small");
+  std::string data, out, fit = "crop", device = "auto", ema_warmup = "on", ortho_form = "off-diagonal", init = "orthogonal", resume, preset_name = "small", precision = "auto", on_collapse = "warn";
+  std::vector<int> background{255, 255, 255};
+  double lr = 0, beta1 = 0, beta2 = 0, adam_eps = 0, ortho = 0;
+  int width = 0, attention = 0;
+  bool dry_run = false, no_shared = false, no_hier = false, no_fold = false, no_cache = false, no_class_metric = false;
+};
+
+/// All flags, bound to f. The same set is parsed twice: for the preset or the run to go on with, then over its settings.
+void add_flags(CLI::App& app, Flags& f) {
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // a flag given twice: the last one counts
+  RunOptions& o = f.run;
+  Config& n = o.network;
+  TrainOptions& t = o.train;
+  const auto group = [&](const char* name) {
+    return [name](CLI::Option* option) { return option->group(name); };
+  };
+  app.add_option("DIR", f.data, "folder of class folders: DIR/CLASS/*.jpg (png, webp, bmp, tga; deeper folders belong to their class)");
+  app.add_option("--preset", f.preset_name, "settings to start from: small (CPU), cifar, 64, 128, 256")->check(CLI::IsMember({"small", "cifar", "64", "128", "256"}))->capture_default_str();
+  const auto data = group("Pictures");
+  data(app.add_option("--size", n.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024")->capture_default_str());
+  data(app.add_flag("--unconditional", o.unconditional, "take no notice of class folders"));
+  data(app.add_option("--fit", f.fit, "how other shapes become square: crop, squash, pad")->capture_default_str());
+  data(app.add_option("--background", f.background, "under transparent and around padded pictures: R G B, 0 to 255")->expected(3)->capture_default_str());
+  data(app.add_option("--flip", o.flip, "probability of mirroring a picture")->capture_default_str());
+  data(app.add_option("--augment", o.augment, "DiffAugment: none, or some of color,translation,cutout")->capture_default_str());
+  data(app.add_flag("--strict", o.strict, "stop at a broken picture, in place of skipping it"));
+  data(app.add_flag("--no-cache", f.no_cache, "do not keep the decoded pictures for the next run"));
+  data(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams (0: a quarter of the machine's, 4 at most)")->capture_default_str());
+  const auto output = group("Run");
+  output(app.add_option("--out", f.out, "run directory (default: runs/NAME-SIZE)"));
+  output(app.add_option("--resume", f.resume, "go on with the run in --out; with a FILE, start from that checkpoint, whose classes may be others")->expected(0, 1));
+  output(app.add_option("--steps", o.steps, "training steps (of G) in all")->capture_default_str());
+  output(app.add_option("--minutes", o.minutes, "stop after that many minutes, saved (0: never)")->capture_default_str());
+  output(app.add_option("--seed", o.seed, "of all random numbers: equal seeds give equal runs")->capture_default_str());
+  output(app.add_option("--log-every", o.log_every, "steps between lines of log.jsonl")->capture_default_str());
+  output(app.add_option("--sample-every", o.sample_every, "steps between sample grids (0: only the last)")->capture_default_str());
+  output(app.add_option("--metric-every", o.metric_every, "steps between measurements of the sliced Wasserstein distance (0: never)")->capture_default_str());
+  output(app.add_flag("--no-class-metric", f.no_class_metric, "do not measure the distance of each class"));
+  output(app.add_option("--checkpoint-every", o.checkpoint_every, "steps between checkpoints")->capture_default_str());
+  output(app.add_option("--keep", o.keep, "checkpoints to keep, beside the best by distance (0: all)")->capture_default_str());
+  output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
+  output(app.add_option("--standing", o.standing, "batches of standing statistics behind samples and distances (0: averaged running ones)")->capture_default_str());
+  output(app.add_option("--on-collapse", f.on_collapse, "when training runs away: warn; stop (exit code 3, nothing good overwritten); rewind: back to a checkpoint from before, with other random numbers")->check(CLI::IsMember({"warn", "stop", "rewind"}))->capture_default_str());
+  output(app.add_option("--max-rewinds", o.max_rewinds, "times to go back before it stops")->capture_default_str());
+  output(app.add_flag("--dry-run", f.dry_run, "print the parameters and the memory that the run needs, and stop"));
+  output(app.add_flag("--profile", o.profile, "print where the time went"));
+  const auto training = group("Training");
+  training(app.add_option("--batch", o.batch, "real pictures of a D step, and fakes of a G step")->capture_default_str());
+  training(app.add_option("--accumulate", t.parts, "compute the batch in this many parts: less memory; batch norm sees a part at a time")->capture_default_str());
+  training(app.add_option("--d-steps", t.d_steps, "steps of D for each of G")->capture_default_str());
+  training(app.add_option("--lr", f.lr, "learning rate of both networks"));
+  training(app.add_option("--g-lr", t.adam_g.lr, "learning rate of G")->capture_default_str());
+  training(app.add_option("--d-lr", t.adam_d.lr, "learning rate of D")->capture_default_str());
+  training(app.add_option("--beta1", f.beta1, "Adam's first decay (default: 0)"));
+  training(app.add_option("--beta2", f.beta2, "Adam's second decay (default: 0.999)"));
+  training(app.add_option("--adam-eps", f.adam_eps, "Adam's epsilon (default: 1e-6; cifar 1e-8)"));
+  training(app.add_option("--ema-decay", t.ema.decay, "decay of the generator's moving average")->capture_default_str());
+  training(app.add_option("--ema-warmup", f.ema_warmup, "on: the decay grows from 0.1 as (1+t)/(10+t); off: constant, as published (default: small on, others off)")->check(CLI::IsMember({"on", "off"})));
+  training(app.add_option("--ema-start", t.ema.start, "before this step the average is the generator itself")->capture_default_str());
+  training(app.add_option("--ortho", f.ortho, "orthogonal regularisation of both networks (the paper: 1e-4; default: 0)"));
+  training(app.add_option("--ortho-form", f.ortho_form, "off-diagonal: BigGAN's; full: Brock et al. 2017's")->check(CLI::IsMember({"off-diagonal", "full"})));
+  const auto network = group("Network");
+  network(app.add_option("--width", f.width, "base width of both networks"));
+  network(app.add_option("--g-width", n.g_width, "base width of the generator")->capture_default_str());
+  network(app.add_option("--d-width", n.d_width, "base width of the discriminator")->capture_default_str());
+  network(app.add_flag("--deep", n.deep, "BigGAN-deep"));
+  network(app.add_option("--z", n.z, "latent numbers")->capture_default_str());
+  network(app.add_option("--shared-dim", n.shared_dim, "numbers of the shared class embedding")->capture_default_str());
+  network(app.add_flag("--no-shared", f.no_shared, "a table of gains and biases for each norm, in place of a shared embedding (with --no-hier)"));
+  network(app.add_flag("--no-hier", f.no_hier, "all of z goes into the first layer"));
+  network(app.add_option("--attention", f.attention, "side of the maps that both networks attend to (0: no attention)"));
+  network(app.add_option("--g-attention", n.g_attention, "the same of G alone")->capture_default_str());
+  network(app.add_option("--d-attention", n.d_attention, "the same of D alone")->capture_default_str());
+  network(app.add_option("--bn-eps", n.bn_eps, "epsilon of the conditional norms")->capture_default_str());
+  network(app.add_option("--init", f.init, "how weights start: orthogonal, normal, xavier (default: orthogonal; cifar normal)")->check(CLI::IsMember({"orthogonal", "normal", "xavier"})));
+  network(app.add_flag("--no-fold", f.no_fold, "do not fold up- and downsampling into convolutions (slower, equal to rounding)"));
+  const auto machine = group("Machine");
+  machine(app.add_option("--device", f.device, "auto: the GPU where there is one; gpu; cpu")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
+  machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU, on a GPU bf16 where it has it, else f16")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
+  machine(app.add_flag("--autotune", o.library.autotune, "on a GPU: time the best few of cuDNN's plans for each convolution, and keep the fastest"));
+  machine(app.add_flag("--deterministic", o.library.deterministic, "on a GPU: only plans that give equal bits for equal inputs (a CPU always does)"));
+  machine(app.add_flag("--tf32", o.library.tf32, "on a GPU: f32 products may be rounded to TF32 (faster from the RTX 30 series on)"));
+  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
+  machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
+}
+
+/// Flags that are not stored as the library stores them.
+void finish(Flags& f, const CLI::App& app) {
+  RunOptions& o = f.run;
+  const auto given = [&](const char* name) { return app.count(name) > 0; };
+  if (given("DIR")) o.data = f.data;
+  if (given("--out")) o.out = f.out;
+  if (given("--fit")) o.fit = fit_from_name(f.fit);
+  if (given("--background")) {
+    for (int v : f.background)
+      if (v < 0 || v > 255) fail("--background: {} is not from 0 to 255", v);
+    o.background = {uint8_t(f.background[0]), uint8_t(f.background[1]), uint8_t(f.background[2])};
+  }
+  if (given("--lr") && (given("--g-lr") || given("--d-lr"))) fail("--lr: is of both networks; leave it or --g-lr and --d-lr out");
+  for (AdamOptions* a : {&o.train.adam_g, &o.train.adam_d}) {
+    if (given("--lr")) a->lr = float(f.lr);
+    if (given("--beta1")) a->beta1 = float(f.beta1);
+    if (given("--beta2")) a->beta2 = float(f.beta2);
+    if (given("--adam-eps")) a->eps = float(f.adam_eps);
+  }
+  if (given("--ortho")) o.train.ortho_g = o.train.ortho_d = float(f.ortho);
+  if (given("--ortho-form")) o.train.ortho_form = f.ortho_form == "full" ? OrthogonalForm::full : OrthogonalForm::off_diagonal;
+  if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
+  if (given("--width")) o.network.g_width = o.network.d_width = f.width;
+  if (given("--attention")) o.network.g_attention = o.network.d_attention = f.attention;
+  if (given("--init")) o.network.init = f.init == "normal" ? InitKind::normal : f.init == "xavier" ? InitKind::xavier : InitKind::orthogonal;
+  o.train.augment = augment_policy(o.augment);
+  if (f.no_shared) o.network.shared = false;
+  if (f.no_hier) o.network.hierarchical = false;
+  if (f.no_fold) o.network.fold = false;
+  if (f.no_class_metric) o.class_metric = false;
+  o.cache = !f.no_cache;
+  o.resume = given("--resume");
+  o.resume_file = f.resume;
+  if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
+  if (given("--device") || !o.resume || !o.resume_file.empty()) o.device = device_from(f.device);
+  if (given("--precision")) o.precision = precision_from_name(f.precision, o.device);
+}
+
+/// What a resumed run may not change: it would be another run.
+void refuse_changes(const RunOptions& now, const RunOptions& saved) {
+  if (to_json(now, false) == to_json(saved, false)) return;
+  const auto differs = [](const char* flag) { fail("--resume: {} differs from the run's own; leave it out, or start a new run with --resume FILE", flag); };
+  if (now.network != saved.network) differs("the network (--size, --width, --z, ...)");
+  if (now.batch != saved.batch) differs("--batch");
+  if (now.seed != saved.seed) differs("--seed");
+  if (now.precision != saved.precision) differs("--precision");
+  if (now.augment != saved.augment) differs("--augment");
+  if (now.flip != saved.flip) differs("--flip");
+  differs("a training option");
+}
+
+RunOptions parse(int argc, char** argv, bool* only_plan) {
+  Flags first;
+  {
+    CLI::App app(kDescription, "biggan_train");
+    app.get_formatter()->column_width(34);
+    add_flags(app, first);
+    app.parse(argc, argv);
+    finish(first, app);
+  }
+  const bool resumed = first.run.resume && first.run.resume_file.empty();
+  if (resumed && first.run.out.empty()) fail("--resume: name the run's directory with --out");
+  const RunOptions base = resumed ? from_json(RunDirectory::open(first.run.out).read_text("config.json"), (first.run.out / "config.json").string())
+                                  : preset(first.preset_name);
+  Flags f;
+  f.run = base;
+  CLI::App app(kDescription, "biggan_train");
+  add_flags(app, f);
+  app.parse(argc, argv);
+  finish(f, app);
+  *only_plan = f.dry_run;
+  if (resumed) {
+    refuse_changes(f.run, base);
+  } else {
+    if (app.count("--precision") == 0) f.run.precision = precision_from_name("auto", f.run.device);
+  }
+  if (!resumed && app.count("--size") > 0 && f.run.network.size != base.network.size && app.count("--attention") + app.count("--g-attention") + app.count("--d-attention") == 0) {
+    // Another size than the preset's: attention where that size has it.
+    const int side = f.run.network.size < 64 ? 0 : f.run.network.size == 64 ? 32 : 64;
+    f.run.network.g_attention = f.run.network.d_attention = side;
+  }
+  f.run.commands.push_back(command_line(argc, argv));
+  check(f.run);
+  if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: biggan_train DIR, more with --help");
+  if (f.run.out.empty()) {
+    std::filesystem::path p = f.run.data.lexically_normal();
+    if (p.filename().empty()) p = p.parent_path();
+    const std::string name = p.filename() == "." || p.filename() == ".." || p.filename().empty() ? "run" : p.filename().string();
+    f.run.out = std::filesystem::path("runs") / fmt::format("{}-biggan-{}", name, f.run.network.size);
+  }
+  return f.run;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  start(argv);
+  try {
+    bool only_plan = false;
+    const RunOptions o = parse(argc, argv, &only_plan);
+    if (only_plan) {
+      dry_run(o);
+      return 0;
+    }
+    const RunResult r = train(o);
+    if (!r.collapse.empty()) {
+      fmt::print(stderr, "biggan_train: stopped: {}; {}\n", r.collapse,
+                 r.checkpoint.empty() ? "no checkpoint is from before" : fmt::format("the last checkpoint from before is {}", r.checkpoint.string()));
+      return 3;
+    }
+    fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
+    if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
+    fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
+    return 0;
+  } catch (const CLI::CallForHelp&) {
+    CLI::App app(kDescription, "biggan_train");
+    app.get_formatter()->column_width(34);
+    Flags f;
+    add_flags(app, f);
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  } catch (const CLI::Error& e) {
+    fmt::print(stderr, "biggan_train: {}; see --help\n", e.what());
+    return 2;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "biggan_train: out of memory; use a smaller --batch, --size or width, or close other programs\n");
+    return 2;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "biggan_train: {}\n", e.what());
+    return 2;
+  }
+}

@@ -1,0 +1,198 @@
+// BigGAN's presets, the run options' JSON form and their limits.
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "engine/precision.h"
+#include "models/biggan_run.h"
+
+namespace kiln::biggan {
+
+using nlohmann::json;
+
+RunOptions preset(const std::string& name) {
+  RunOptions o;
+  o.preset = name;
+  Config& n = o.network;
+  TrainOptions& t = o.train;
+  if (name == "small") {  // ours: a few hundred to a few thousand pictures, on a CPU
+    n.size = 32;
+    n.g_width = n.d_width = 16;
+    n.z = 80;
+    n.shared_dim = 32;
+    n.g_attention = n.d_attention = 0;
+    t.adam_g = {2e-4f, 0.f, 0.999f, 1e-6f};
+    t.adam_d = {4e-4f, 0.f, 0.999f, 1e-6f};
+    t.ema = {0.999f, true};
+    o.augment = "color,translation";
+    o.batch = 32;
+  } else if (name == "cifar") {  // the public CIFAR-10 script
+    n.size = 32;
+    n.z = 128;
+    n.shared = n.hierarchical = false;
+    n.g_attention = n.d_attention = 0;
+    n.init = InitKind::normal;
+    t.adam_g = t.adam_d = {2e-4f, 0.f, 0.999f, 1e-8f};
+    t.ema.start = 1000;
+    t.d_steps = 4;
+    o.batch = 50;
+    o.flip = 0;
+  } else if (name == "64" || name == "128" || name == "256") {  // the public ImageNet script, and its batch of 2048 in parts
+    n.size = std::stoi(name);
+    n.g_width = n.d_width = name == "64" ? 64 : 96;
+    n.z = name == "256" ? 140 : 120;
+    n.g_attention = n.d_attention = name == "64" ? 32 : 64;
+    t.ema.start = name == "64" ? 1000 : 20000;
+    o.batch = name == "64" ? 256 : 2048;
+    t.parts = name == "64" ? 1 : name == "128" ? 8 : 32;
+  } else {
+    fail("--preset {}: not known; use small, cifar, 64, 128 or 256", name);
+  }
+  t.augment = augment_policy(o.augment);
+  return o;
+}
+
+namespace {
+
+const char* const kInits[] = {"orthogonal", "normal", "xavier"};
+
+/// Calls f(key, value) for every plain option; `paths` adds those that do not make the run what it is.
+template <class Options, class F>
+void fields(Options& o, bool paths, F f) {
+  auto& n = o.network;
+  auto& t = o.train;
+  f("preset", o.preset);
+  f("size", n.size);
+  f("g_width", n.g_width);
+  f("d_width", n.d_width);
+  f("deep", n.deep);
+  f("z", n.z);
+  f("shared", n.shared);
+  f("shared_dim", n.shared_dim);
+  f("hierarchical", n.hierarchical);
+  f("g_attention", n.g_attention);
+  f("d_attention", n.d_attention);
+  f("bn_eps", n.bn_eps);
+  f("fold", n.fold);
+  f("g_lr", t.adam_g.lr);
+  f("g_beta1", t.adam_g.beta1);
+  f("g_beta2", t.adam_g.beta2);
+  f("d_lr", t.adam_d.lr);
+  f("d_beta1", t.adam_d.beta1);
+  f("d_beta2", t.adam_d.beta2);
+  f("adam_eps", t.adam_g.eps);
+  f("ema_decay", t.ema.decay);
+  f("ema_warmup", t.ema.warm_up);
+  f("ema_start", t.ema.start);
+  f("d_steps", t.d_steps);
+  f("accumulate", t.parts);
+  f("ortho_g", t.ortho_g);
+  f("ortho_d", t.ortho_d);
+  f("augment", o.augment);
+  f("batch", o.batch);
+  f("flip", o.flip);
+  f("seed", o.seed);
+  f("standing", o.standing);
+  f("unconditional", o.unconditional);
+  f("class_names", o.class_names);
+  if (!paths) return;
+  f("steps", o.steps);
+  f("log_every", o.log_every);
+  f("sample_every", o.sample_every);
+  f("metric_every", o.metric_every);
+  f("checkpoint_every", o.checkpoint_every);
+  f("keep", o.keep);
+  f("grid", o.grid);
+  f("class_metric", o.class_metric);
+  f("commands", o.commands);
+  f("tf32", o.library.tf32);
+  f("deterministic", o.library.deterministic);
+  f("autotune", o.library.autotune);
+  f("max_rewinds", o.max_rewinds);
+  f("rewinds", o.rewinds);
+}
+
+}  // namespace
+
+std::string to_json(const RunOptions& o, bool with_paths) {
+  json j{{"model", "biggan"}};
+  fields(o, with_paths, [&](const char* key, const auto& value) { j[key] = value; });
+  j["init"] = kInits[int(o.network.init)];
+  j["ortho_form"] = o.train.ortho_form == OrthogonalForm::off_diagonal ? "off-diagonal" : "full";
+  j["precision"] = name_of(o.precision);
+  j["fit"] = fit_name(o.fit);
+  j["background"] = {o.background.r, o.background.g, o.background.b};
+  if (with_paths) {
+    j["data"] = o.data.string();
+    j["device"] = name_of(o.device);
+    j["on_collapse"] = name_of(o.on_collapse);
+  }
+  return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
+}
+
+RunOptions from_json(const std::string& text, const std::string& source) {
+  try {
+    const json j = json::parse(text);
+    if (j.at("model") != "biggan")
+      fail("{}: is of the model '{}', not of biggan; use that model's program", source, j.at("model").get<std::string>());
+    RunOptions o;
+    fields(o, j.contains("data"), [&](const char* key, auto& value) { j.at(key).get_to(value); });
+    o.train.adam_d.eps = o.train.adam_g.eps;
+    o.network.classes = int(o.class_names.size());
+    for (int i = 0; i < 3; i++)
+      if (j.at("init") == kInits[i]) o.network.init = InitKind(i);
+    o.train.ortho_form = j.at("ortho_form") == "full" ? OrthogonalForm::full : OrthogonalForm::off_diagonal;
+    o.train.augment = augment_policy(o.augment);
+    o.precision = precision_from_name(j.at("precision"), Device::cpu);
+    o.fit = fit_from_name(j.at("fit").get<std::string>());
+    const json& b = j.at("background");
+    o.background = {b.at(0), b.at(1), b.at(2)};
+    if (j.contains("data")) {
+      o.data = j.at("data").get<std::string>();
+      o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
+      o.on_collapse = on_collapse_from_name(j.at("on_collapse").get<std::string>());
+    }
+    return o;
+  } catch (const json::exception& e) {
+    fail("{}: its configuration cannot be read ({}); was it written by another version of kiln?", source, e.what());
+  }
+}
+
+void check(const RunOptions& o) {
+  check(o.network);
+  const auto range = [](const char* flag, double value, double low, double high) {
+    if (!(value >= low && value <= high)) fail("{} {}: the value must be from {} to {}", flag, value, low, high);
+  };
+  range("--batch", o.batch, 2, 65536);
+  range("--accumulate", o.train.parts, 1, o.batch);
+  if (o.batch % o.train.parts) fail("--accumulate {}: must divide --batch {}", o.train.parts, o.batch);
+  range("--d-steps", o.train.d_steps, 1, 100);
+  range("--steps", double(o.steps), 1, 1e9);
+  range("--minutes", o.minutes, 0, 1e7);
+  range("--flip", o.flip, 0, 1);
+  for (const auto& [flag, adam] : {std::pair{"--g-lr", o.train.adam_g}, std::pair{"--d-lr", o.train.adam_d}}) range(flag, double(adam.lr), 1e-9, 1);
+  for (const AdamOptions& a : {o.train.adam_g, o.train.adam_d}) {
+    range("--beta1", double(a.beta1), 0, 0.9999);
+    range("--beta2", double(a.beta2), 0, 0.999999);
+    range("--adam-eps", double(a.eps), 0, 1);
+  }
+  range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
+  range("--ema-start", double(o.train.ema.start), 0, 1e9);
+  range("--ortho-g", double(o.train.ortho_g), 0, 100);
+  range("--ortho-d", double(o.train.ortho_d), 0, 100);
+  range("--standing", o.standing, 0, 100000);
+  range("--log-every", double(o.log_every), 1, 1e9);
+  range("--sample-every", double(o.sample_every), 0, 1e9);
+  range("--metric-every", double(o.metric_every), 0, 1e9);
+  range("--checkpoint-every", double(o.checkpoint_every), 1, 1e9);
+  range("--keep", o.keep, 0, 1e6);
+  range("--grid", o.grid, 1, 64);
+  range("--max-rewinds", o.max_rewinds, 0, 1000);
+  range("--threads", o.threads, 0, 4096);
+  range("--memory", o.memory_gb, 0, 1e5);
+  range("--picture-memory", o.picture_memory_gb, 0, 1e5);
+  require_precision(o.precision, o.device);
+  if (o.device == Device::cpu && (o.library.tf32 || o.library.autotune))
+    fail("{}: only a GPU has a choice there, and this run is on the CPU; leave it out", o.library.tf32 ? "--tf32" : "--autotune");
+}
+
+}  // namespace kiln::biggan
