@@ -37,7 +37,7 @@ TEST_CASE("fuzz: the corpora of .pth and safetensors files are read or refused")
   const Counts pth = each_file("pth", [](auto bytes) { (void)read_pth(bytes, "it"); });
   const Counts safetensors = each_file("safetensors", [](auto bytes) { SafetensorsFile::from_memory(bytes, "it"); });
   MESSAGE(".pth: " << pth.read << " read, " << pth.refused << " refused; safetensors: " << safetensors.read << " and " << safetensors.refused);
-  CHECK(pth.read >= 3);
+  CHECK(pth.read >= 2);  // one of each form
   CHECK(pth.refused >= 20);
   CHECK(safetensors.read >= 3);
   CHECK(safetensors.refused >= 10);

@@ -174,7 +174,7 @@ TEST_CASE("gpu scripts: a report's targets are judged by what it measured") {
   const std::string page = file_text(t / "out/report.md");
   CHECK(page.find("| 1024 px: PyTorch's best over kiln's best | at least 1.5 | 1.33 | NO |") != std::string::npos);
   CHECK(page.find("| 256 px: PyTorch's best over kiln's best | at least 2 | not measured | - |") != std::string::npos);
-  CHECK(page.find("| 1024 | kiln bf16 | 15.00 | 533 | 2000 | 2000 | 1.00 | kiln bf16 |") != std::string::npos);
+  CHECK(page.find("| fastgan-1024 | kiln bf16 | 15.00 | 533 | 2000 | 2000 | 1.00 | kiln bf16 |") != std::string::npos);
 }
 
 TEST_CASE(
