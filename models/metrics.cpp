@@ -70,8 +70,13 @@ Metric measure_swd(MetricPictures& real, MetricPictures& fake, int64_t pictures)
   const int64_t k = reference.pictures();
   if (fake.count() >= 0 && fake.count() < k)
     fail("{}; the distance compares {} pictures a side: add some, or give --pictures {}", fake.description(), k, fake.count());
+  // A folder's order may be by subject: k of its pictures are spread over all of them. A generator's first k are those that training
+  // measured.
   std::vector<uint8_t> fakes(size_t(k) * fake.picture_bytes());
-  fake.read(0, k, fakes.data());
+  if (fake.count() < 0)
+    fake.read(0, k, fakes.data());
+  else
+    for (int64_t i = 0; i < k; i++) fake.read(i * fake.count() / k, 1, fakes.data() + size_t(i) * fake.picture_bytes());
   const SwdResult r = reference.compare(fakes.data(), k);
   Metric m;
   m.key = "swd";

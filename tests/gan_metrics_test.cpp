@@ -96,6 +96,25 @@ TEST_CASE("gan_metrics: the real pictures themselves are nearer than their own h
   }
 }
 
+TEST_CASE("gan_metrics: of a large folder the pictures that are compared are spread over all of it") {
+  const TempFolder t;
+  const std::string faces = draw_faces(t, 24, 40);
+  fs::create_directories(t / "flat_first");
+  fs::create_directories(t / "faces_first");
+  int i = 0;
+  for (const auto& e : fs::directory_iterator(faces)) {
+    if (i == 12) break;
+    const Picture flat{40, 40, std::vector<uint8_t>(4800, uint8_t(20 * i))};
+    write_png(t / fmt::format("flat_first/a{:02}.png", i), flat);
+    write_png(t / fmt::format("faces_first/b{:02}.png", i), flat);
+    fs::copy(e.path(), t / fmt::format("flat_first/b{:02}.png", i));
+    fs::copy(e.path(), t / fmt::format("faces_first/a{:02}.png", i));
+    i++;
+  }
+  const auto swd = [&](const std::string& folder) { return measure({faces, folder}).at("swd").get<double>(); };
+  CHECK(swd(t / "flat_first") == doctest::Approx(swd(t / "faces_first")).epsilon(0.2));
+}
+
 TEST_CASE("gan_metrics: a checkpoint's distance is the one in its training log") {
   const TempFolder t;
   const std::string faces = draw_faces(t, 12, 40), run = t / "run";
