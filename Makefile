@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 
 PYTHON ?= python3
 
-.PHONY: all install demo test bench bench-kernels count-table ptxas-table gpu-deps gpu-check sanitize sanitize-threads fuzz configure packages format clean help
+.PHONY: all install demo test test-long bench bench-kernels count-table ptxas-table gpu-deps gpu-check sanitize sanitize-threads fuzz configure packages format clean help
 
 all: configure ## build the programs into this folder
 	@cmake --build $(BUILD) -j $(JOBS) --target programs
@@ -32,9 +32,13 @@ install: configure ## programs, library, headers, CMake package and pkg-config f
 demo: ## install, build, get sample pictures, train five minutes, show where the results are
 	@scripts/demo.sh $(DEMO_MINUTES)
 
-test: configure ## build and run every test
+test: configure ## build and run every test that does not take long
 	@cmake --build $(BUILD) -j $(JOBS)
-	@cd $(BUILD) && ctest --output-on-failure
+	@cd $(BUILD) && ctest --output-on-failure -LE long
+
+test-long: configure ## the long ones: twenty runs of three ranks, one of which is killed
+	@cmake --build $(BUILD) -j $(JOBS)
+	@cd $(BUILD) && ctest --output-on-failure -L long
 
 sanitize: packages ## the executor's and kernels' tests under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory configure BUILD=$(BUILD)-asan CMAKE_FLAGS="-DKILN_SANITIZE=address -DKILN_CUDA=OFF -DKILN_BIN=$(CURDIR)/$(BUILD)-asan/bin -DCMAKE_BUILD_TYPE=Sanitize"

@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "apps/device.h"
-#include "apps/start.h"
+#include "apps/training_program.h"
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "engine/run_directory.h"
@@ -23,7 +23,9 @@ struct Flags {
   std::vector<int> background{255, 255, 255};
   double lr = 0, beta1 = 0, beta2 = 0, adam_eps = 0, ortho = 0;
   int width = 0, attention = 0;
+  RankFlags ranks;
   bool dry_run = false, no_shared = false, no_hier = false, no_fold = false, no_cache = false, no_class_metric = false;
+  bool resumed() const { return run.resume && run.resume_file.empty(); }
 };
 
 /// All flags, bound to f. The same set is parsed twice: for the preset or the run to go on with, then over its settings.
@@ -101,7 +103,8 @@ void add_flags(CLI::App& app, Flags& f) {
   machine(app.add_flag("--autotune", o.library.autotune, "on a GPU: time the best few of cuDNN's plans for each convolution, and keep the fastest"));
   machine(app.add_flag("--deterministic", o.library.deterministic, "on a GPU: only plans that give equal bits for equal inputs (a CPU always does)"));
   machine(app.add_flag("--tf32", o.library.tf32, "on a GPU: f32 products may be rounded to TF32 (faster from the RTX 30 series on)"));
-  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
+  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores; under mpirun this rank's share of its machine)")->capture_default_str());
+  f.ranks.add(app);
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }
 
@@ -136,6 +139,7 @@ void finish(Flags& f, const CLI::App& app) {
   if (f.no_fold) o.network.fold = false;
   if (f.no_class_metric) o.class_metric = false;
   o.cache = !f.no_cache;
+  if (given("--sync-norm")) o.sync_norm = f.ranks.sync_norm == "on";
   o.resume = given("--resume");
   o.resume_file = f.resume;
   if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
@@ -156,26 +160,28 @@ void refuse_changes(const RunOptions& now, const RunOptions& saved) {
   differs("a training option");
 }
 
-RunOptions parse(int argc, char** argv, bool* only_plan) {
-  Flags first;
-  {
-    CLI::App app(kDescription, "biggan_train");
-    app.get_formatter()->column_width(34);
-    add_flags(app, first);
-    app.parse(argc, argv);
-    finish(first, app);
-  }
-  const bool resumed = first.run.resume && first.run.resume_file.empty();
-  if (resumed && first.run.out.empty()) fail("--resume: name the run's directory with --out");
-  const RunOptions base = resumed ? from_json(RunDirectory::open(first.run.out).read_text("config.json"), (first.run.out / "config.json").string())
-                                  : preset(first.preset_name);
+/// The command line as it is, before the settings of a preset or of a resumed run.
+Flags read_flags(int argc, char** argv) {
+  Flags f;
+  CLI::App app(kDescription, "biggan_train");
+  app.get_formatter()->column_width(34);
+  add_flags(app, f);
+  app.parse(argc, argv);
+  finish(f, app);
+  if (f.resumed() && f.run.out.empty()) fail("--resume: name the run's directory with --out");
+  return f;
+}
+
+/// The options of the run; `saved` is config.json of the one that is resumed.
+RunOptions settle(const Flags& first, const std::string& saved, int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
+  const bool resumed = first.resumed();
+  const RunOptions base = resumed ? from_json(saved, (first.run.out / "config.json").string()) : preset(first.preset_name);
   Flags f;
   f.run = base;
   CLI::App app(kDescription, "biggan_train");
   add_flags(app, f);
   app.parse(argc, argv);
   finish(f, app);
-  *only_plan = f.dry_run;
   if (resumed) {
     refuse_changes(f.run, base);
   } else {
@@ -187,6 +193,8 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
     f.run.network.g_attention = f.run.network.d_attention = side;
   }
   f.run.commands.push_back(command_line(argc, argv));
+  f.run.ranks = ranks;
+  if (ranks) ranks->set_patience(f.ranks.patience);
   check(f.run);
   if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: biggan_train DIR, more with --help");
   if (f.run.out.empty()) {
@@ -198,42 +206,31 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
   return f.run;
 }
 
+void print_help() {
+  CLI::App app(kDescription, "biggan_train");
+  app.get_formatter()->column_width(34);
+  Flags f;
+  add_flags(app, f);
+  std::fputs(app.help().c_str(), stdout);
+}
+
+int run(int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
+  Flags flags;
+  parse_together(ranks.get(), [&] { flags = read_flags(argc, argv); });
+  const std::string saved = root_reads(ranks.get(), [&]() -> std::string {
+    return flags.resumed() ? RunDirectory::open(flags.run.out).read_text("config.json") : "";
+  });
+  RunOptions o;
+  parse_together(ranks.get(), [&] { o = settle(flags, saved, argc, argv, ranks); });
+  if (flags.dry_run) {
+    if (Ranks::speaks()) dry_run(o);
+    return 0;
+  }
+  return report_end("biggan_train", train(o));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  start(argv);
-  try {
-    bool only_plan = false;
-    const RunOptions o = parse(argc, argv, &only_plan);
-    if (only_plan) {
-      dry_run(o);
-      return 0;
-    }
-    const RunResult r = train(o);
-    if (!r.collapse.empty()) {
-      fmt::print(stderr, "biggan_train: stopped: {}; {}\n", r.collapse,
-                 r.checkpoint.empty() ? "no checkpoint is from before" : fmt::format("the last checkpoint from before is {}", r.checkpoint.string()));
-      return 3;
-    }
-    fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
-    if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
-    fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
-    return 0;
-  } catch (const CLI::CallForHelp&) {
-    CLI::App app(kDescription, "biggan_train");
-    app.get_formatter()->column_width(34);
-    Flags f;
-    add_flags(app, f);
-    std::fputs(app.help().c_str(), stdout);
-    return 0;
-  } catch (const CLI::Error& e) {
-    fmt::print(stderr, "biggan_train: {}; see --help\n", e.what());
-    return 2;
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "biggan_train: out of memory; use a smaller --batch, --size or width, or close other programs\n");
-    return 2;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "biggan_train: {}\n", e.what());
-    return 2;
-  }
+  return training_program(argv, "biggan_train", [&](const std::shared_ptr<Ranks>& ranks) { return run(argc, argv, ranks); }, print_help);
 }

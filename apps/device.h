@@ -4,6 +4,7 @@
 
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
+#include "engine/ranks.h"
 #include "engine/tensor.h"
 
 namespace kiln {
@@ -16,7 +17,7 @@ inline Device device_from(const std::string& name) {
   using gpu_runtime::Trouble;
   const gpu_runtime::Facts& f = gpu_runtime::facts();
   if (f.trouble == Trouble::none && f.libraries) return Device::gpu;
-  if (f.trouble != Trouble::none && !f.name.empty()) fmt::print("on the CPU: {}\n", gpu_runtime::describe(f));
+  if (f.trouble != Trouble::none && !f.name.empty() && Ranks::speaks()) fmt::print("on the CPU: {}\n", gpu_runtime::describe(f));
   return Device::cpu;
 }
 

@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "apps/device.h"
-#include "apps/start.h"
+#include "apps/training_program.h"
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "engine/run_directory.h"
@@ -14,12 +14,16 @@ using namespace kiln::fastgan;
 
 namespace {
 
+constexpr const char* kAbout = "Trains FastGAN (Liu et al., ICLR 2021) on a folder of pictures. Results, log and checkpoints go to the run directory.";
+
 struct Flags {
   RunOptions run;
   std::string data, out, fit = "crop", device = "auto", recon = "mse", precision = "auto", ema_warmup = "on", resume, on_collapse = "warn";
   std::string lpips = "vgg", lpips_weights, lpips_heads, metric_weights;
   std::vector<int> background{255, 255, 255};
+  RankFlags ranks;
   bool dry_run = false, no_noise = false, no_sle_64 = false, no_d_gates = false, no_fold = false, no_cache = false;
+  bool resumed() const { return run.resume && run.resume_file.empty(); }
 };
 
 /// All flags, bound to f. The same set is parsed twice for a resumed run: over the defaults, then over its own configuration.
@@ -86,7 +90,8 @@ void add_flags(CLI::App& app, Flags& f) {
   machine(app.add_flag("--autotune", o.library.autotune, "on a GPU: time the best few of cuDNN's plans for each convolution, and keep the fastest"));
   machine(app.add_flag("--deterministic", o.library.deterministic, "on a GPU: only plans that give equal bits for equal inputs (a CPU always does)"));
   machine(app.add_flag("--tf32", o.library.tf32, "on a GPU: f32 products may be rounded to TF32 (faster from the RTX 30 series on)"));
-  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores)")->capture_default_str());
+  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores; under mpirun this rank's share of its machine)")->capture_default_str());
+  f.ranks.add(app);
   machine(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams from the disk (0: a quarter of this machine's memory, at most 4)")->capture_default_str());
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }
@@ -115,6 +120,7 @@ void finish(Flags& f, const CLI::App& app) {
   if (given("--metric-weights")) o.metric_weights = f.metric_weights;
   if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
   if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
+  if (given("--sync-norm")) o.sync_norm = f.ranks.sync_norm == "on";
   o.train.augment = augment_policy(o.augment);
   if (f.no_noise) o.network.noise = false;
   if (f.no_sle_64) o.network.sle_64 = false;
@@ -142,34 +148,42 @@ void refuse_changes(const RunOptions& now, const RunOptions& saved) {
   differs("a training option (--recon, --lpips, --lr, ...)");
 }
 
-RunOptions parse(int argc, char** argv, bool* only_plan) {
+/// The command line as it is, before a resumed run's own configuration.
+Flags read_flags(int argc, char** argv) {
   Flags f;
-  CLI::App app("Trains FastGAN (Liu et al., ICLR 2021) on a folder of pictures. Results, log and checkpoints go to the run directory.", "fastgan_train");
+  CLI::App app(kAbout, "fastgan_train");
   app.get_formatter()->column_width(34);
   add_flags(app, f);
   app.parse(argc, argv);
   finish(f, app);
-  *only_plan = f.dry_run;
-  const bool resumed = f.run.resume && f.run.resume_file.empty();
-  if (resumed) {
+  if (f.resumed()) {
     if (f.run.out.empty()) fail("--resume: name the run's directory with --out");
-    const RunOptions saved = from_json(RunDirectory::open(f.run.out).read_text("config.json"), (f.run.out / "config.json").string());
+    return f;
+  }
+  if (app.count("--precision") == 0) f.run.precision = precision_from_name("auto", f.run.device);
+  const bool gpu = f.run.device == Device::gpu;
+  if (app.count("--size") == 0) f.run.network.size = gpu ? 256 : 64;
+  if (app.count("--ngf") == 0) f.run.network.ngf = gpu ? 64 : 16;
+  if (app.count("--ndf") == 0) f.run.network.ndf = gpu ? 64 : 16;
+  return f;
+}
+
+/// The options of the run; `saved` is config.json of the one that is resumed.
+RunOptions settle(Flags f, const std::string& saved, int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
+  if (f.resumed()) {
+    const RunOptions theirs = from_json(saved, (f.run.out / "config.json").string());
     Flags g;
-    g.run = saved;
+    g.run = theirs;
     CLI::App again("", "fastgan_train");
     add_flags(again, g);
     again.parse(argc, argv);
     finish(g, again);
-    refuse_changes(g.run, saved);
+    refuse_changes(g.run, theirs);
     f = g;
-  } else {
-    if (app.count("--precision") == 0) f.run.precision = precision_from_name("auto", f.run.device);
-    const bool gpu = f.run.device == Device::gpu;
-    if (app.count("--size") == 0) f.run.network.size = gpu ? 256 : 64;
-    if (app.count("--ngf") == 0) f.run.network.ngf = gpu ? 64 : 16;
-    if (app.count("--ndf") == 0) f.run.network.ndf = gpu ? 64 : 16;
   }
   f.run.commands.push_back(command_line(argc, argv));
+  f.run.ranks = ranks;
+  if (ranks) ranks->set_patience(f.ranks.patience);
   check(f.run);
   if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: fastgan_train DIR, more with --help");
   if (f.run.out.empty()) {
@@ -181,42 +195,31 @@ RunOptions parse(int argc, char** argv, bool* only_plan) {
   return f.run;
 }
 
+void print_help() {
+  CLI::App app(kAbout, "fastgan_train");
+  app.get_formatter()->column_width(34);
+  Flags f;
+  add_flags(app, f);
+  std::fputs(app.help().c_str(), stdout);
+}
+
+int run(int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
+  Flags flags;
+  parse_together(ranks.get(), [&] { flags = read_flags(argc, argv); });
+  const std::string saved = root_reads(ranks.get(), [&]() -> std::string {
+    return flags.resumed() ? RunDirectory::open(flags.run.out).read_text("config.json") : "";
+  });
+  RunOptions o;
+  parse_together(ranks.get(), [&] { o = settle(flags, saved, argc, argv, ranks); });
+  if (flags.dry_run) {
+    if (Ranks::speaks()) dry_run(o);
+    return 0;
+  }
+  return report_end("fastgan_train", train(o));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  start(argv);
-  try {
-    bool only_plan = false;
-    const RunOptions o = parse(argc, argv, &only_plan);
-    if (only_plan) {
-      dry_run(o);
-      return 0;
-    }
-    const RunResult r = train(o);
-    if (!r.collapse.empty()) {
-      fmt::print(stderr, "fastgan_train: stopped: {}; {}\n", r.collapse,
-                 r.checkpoint.empty() ? "no checkpoint is from before" : fmt::format("the last checkpoint from before is {}", r.checkpoint.string()));
-      return 3;
-    }
-    fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
-    if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
-    fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
-    return 0;
-  } catch (const CLI::CallForHelp& e) {
-    CLI::App app("Trains FastGAN (Liu et al., ICLR 2021) on a folder of pictures. Results, log and checkpoints go to the run directory.", "fastgan_train");
-    app.get_formatter()->column_width(34);
-    Flags f;
-    add_flags(app, f);
-    std::fputs(app.help().c_str(), stdout);
-    return 0;
-  } catch (const CLI::Error& e) {
-    fmt::print(stderr, "fastgan_train: {}; see --help\n", e.what());
-    return 2;
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "fastgan_train: out of memory; use a smaller --batch, --size or width, or close other programs\n");
-    return 2;
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "fastgan_train: {}\n", e.what());
-    return 2;
-  }
+  return training_program(argv, "fastgan_train", [&](const std::shared_ptr<Ranks>& ranks) { return run(argc, argv, ranks); }, print_help);
 }

@@ -11,6 +11,7 @@
 
 #include "apps/start.h"
 #include "engine/error.h"
+#include "engine/ranks.h"
 #include "models/fastgan_sampler.h"
 
 namespace kiln {
@@ -19,6 +20,10 @@ namespace kiln {
 /// standard error in one line that begins with the program's name, with code 2.
 template <class Add, class Body>
 int run_program(int argc, char** argv, const char* name, const char* description, Add add, Body body) {
+  if (Ranks::launched()) {  // as many copies would write the same files
+    if (Ranks::speaks()) fmt::print(stderr, "{}: works in one process: start it without mpirun\n", name);
+    return 2;
+  }
   spin_briefly(argv);
   CLI::App app(description, name);
   app.get_formatter()->column_width(34);

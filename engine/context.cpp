@@ -17,6 +17,7 @@ const char* name_of(Work work) {
     case Work::reduction: return "reduction";
     case Work::optimiser: return "optimiser";
     case Work::data: return "data";
+    case Work::ranks: return "ranks";
     default: return "?";
   }
 }
@@ -35,6 +36,8 @@ Context& context() {
   KILN_ASSERT(current != nullptr);
   return *current;
 }
+
+Context* current_context() { return current; }
 
 void wait_for_device() noexcept {
   if (current && current->device == Device::gpu && !current->planning) gpu_runtime::wait();

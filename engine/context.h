@@ -16,11 +16,12 @@ namespace kiln {
 
 class Tape;
 class RandomSource;
+class Ranks;
 struct ConvCall;
 class LayerTable;
 
 /// What an op's time is booked under: the rows of the profile.
-enum class Work : uint8_t { convolution, matrix, pointwise, reduction, optimiser, data, count };
+enum class Work : uint8_t { convolution, matrix, pointwise, reduction, optimiser, data, ranks, count };
 const char* name_of(Work work);
 
 /// Seconds and launches per kind of work. Off by default: it costs two clock readings a launch, and on a GPU it waits for each.
@@ -49,6 +50,8 @@ struct Context {
   std::shared_ptr<RandomSource> random;
   Profile profile;
   LibraryOptions library;
+  Ranks* ranks = nullptr;  // that train together with this process (engine/ranks.h); null: there are no others
+  bool sync_norm = true;   // batch norm takes its statistics over the pictures of all ranks
   std::vector<ConvCall>* conv_calls = nullptr;  // where convolutions are noted, if anybody wants to know
   std::vector<Moved>* counts = nullptr;  // where every launcher's bytes are noted, in planning too; null: nowhere
   LayerTable* layers = nullptr;  // where layers report their outputs (--dry-run); null: nowhere
@@ -67,6 +70,8 @@ struct Context {
 
 /// The current context of this thread; asserts that there is one.
 Context& context();
+/// The same, or null.
+Context* current_context();
 
 /// Waits until the current context's device has done what it was given; on a CPU it always has. Errors are left for the next
 /// call to report.

@@ -26,6 +26,7 @@ struct Param {
   Init init;
   Tensor value, grad;
   int64_t offset = 0;  // in the flat buffers
+  bool early = false;  // lies before those that are not: large ones, so that ranges of gradients are added up as one (GradientSum)
 };
 
 /// State that is not trained: running statistics, which the moving average follows, or singular vectors, which it does not.

@@ -2,6 +2,7 @@
 
 #include "engine/convolution.h"
 #include "engine/error.h"
+#include "engine/ranks.h"
 #include "engine/upsample_conv.h"
 #include "kernels/bias.h"
 #include "kernels/cond_norm.h"
@@ -29,10 +30,18 @@ Var conditional_norm(const Var& x, ConditionalNorm& norm, const Var& gain, const
   float *mean = channels.f32(), *inv_std = mean + c;
   const NormChannels ch{nullptr, nullptr, norm.running_mean.value.f32(), norm.running_var.value.f32(), mean, inv_std, nullptr, nullptr};
   const float momentum = context().norm_momentum;
+  Ranks* const ranks = training && context().sync_norm ? context().ranks : nullptr;
   {
     const Tensor scratch(Shape{norm_scratch_floats(c)});
-    KILN_RUN(Work::reduction, norm_prepare(stream, t, s.n * s.pixels, c, x.value.data(), NormFusion{}, ch, norm.eps, momentum, training,
-                                           scratch.f32()));
+    const int64_t rows = s.n * s.pixels;
+    if (ranks) {
+      const Tensor moments(Shape{4 * c});  // 2 c numbers in f64
+      KILN_RUN(Work::reduction, norm_moments(stream, t, rows, c, x.value.data(), NormFusion{}, moments.as<double>(), scratch.f32()));
+      ranks->sum_doubles(moments.data(), 2 * c);
+      KILN_RUN(Work::reduction, norm_finish(stream, rows, ranks->size(), c, moments.as<double>(), ch, norm.eps, momentum));
+    } else {
+      KILN_RUN(Work::reduction, norm_prepare(stream, t, rows, c, x.value.data(), NormFusion{}, ch, norm.eps, momentum, training, scratch.f32()));
+    }
   }
   // x is without its bias here: so is the mean that it is compared with, and the running mean is the one with it.
   if (input_bias && training)
@@ -47,9 +56,17 @@ Var conditional_norm(const Var& x, ConditionalNorm& norm, const Var& gain, const
       const Tensor dy = yn->take();
       if (!dy) return;
       const Tensor dx(xv.shape(), t), dgain(gv.shape()), dbias(gv.shape()), scratch(Shape{cond_norm_scratch_floats(s)});
-      KILN_RUN(Work::reduction,
-               cond_norm_backward(stream, t, s, xv.data(), dy.data(), gv.f32(), channels.f32(), channels.f32() + c, scale.f32(), shift.f32(),
-                                  act, training, dx.data(), dgain.f32(), dbias.f32(), scratch.f32()));
+      const float *mean = channels.f32(), *inv_std = mean + c;
+      if (ranks) {
+        KILN_RUN(Work::reduction, cond_norm_backward_sums(stream, t, s, s.n * s.pixels * ranks->size(), xv.data(), dy.data(), gv.f32(), mean,
+                                                          inv_std, scale.f32(), shift.f32(), act, dgain.f32(), dbias.f32(), scratch.f32()));
+        ranks->sum(scratch.slice(cond_norm_means(s), Shape{2 * c}));
+        KILN_RUN(Work::pointwise, cond_norm_backward_input(stream, t, s, xv.data(), dy.data(), mean, inv_std, scale.f32(), shift.f32(), act,
+                                                           dx.data(), scratch.f32()));
+      } else {
+        KILN_RUN(Work::reduction, cond_norm_backward(stream, t, s, xv.data(), dy.data(), gv.f32(), mean, inv_std, scale.f32(), shift.f32(), act,
+                                                     training, dx.data(), dgain.f32(), dbias.f32(), scratch.f32()));
+      }
       if (xn) xn->add(dx);
       if (gn) gn->add(dgain);
       if (bn) bn->add(dbias);

@@ -1,6 +1,7 @@
 #include "engine/error.h"
 #include "engine/layer_table.h"
 #include "engine/ops.h"
+#include "engine/ranks.h"
 #include "kernels/norm.h"
 #include "kernels/pointwise.h"
 
@@ -35,10 +36,18 @@ Var normalise(const Var& x, BatchNorm& norm, NormFusion fusion, NoiseInjection* 
   float* k = channels.f32();
   const NormChannels ch{norm.weight.value.f32(), norm.bias.value.f32(), norm.running_mean.value.f32(),
                         norm.running_var.value.f32(), k, k + c, k + 2 * c, k + 3 * c};
+  Ranks* const ranks = training && context().sync_norm ? context().ranks : nullptr;
   {
     const Tensor scratch(Shape{norm_scratch_floats(c)});
-    KILN_RUN(Work::reduction, norm_prepare(stream, t, rows, c, x.value.data(), fusion, ch, BatchNorm::eps, context().norm_momentum,
-                                           training, scratch.f32()));
+    if (ranks) {
+      const Tensor moments(Shape{4 * c});  // 2 c numbers in f64
+      KILN_RUN(Work::reduction, norm_moments(stream, t, rows, c, x.value.data(), fusion, moments.as<double>(), scratch.f32()));
+      ranks->sum_doubles(moments.data(), 2 * c);
+      KILN_RUN(Work::reduction, norm_finish(stream, rows, ranks->size(), c, moments.as<double>(), ch, BatchNorm::eps, context().norm_momentum));
+    } else {
+      KILN_RUN(Work::reduction, norm_prepare(stream, t, rows, c, x.value.data(), fusion, ch, BatchNorm::eps, context().norm_momentum,
+                                             training, scratch.f32()));
+    }
   }
   KILN_RUN(Work::pointwise, norm_forward(stream, t, rows, c, x.value.data(), fusion, ch, y.value.data()));
   if (record)
@@ -48,9 +57,18 @@ Var normalise(const Var& x, BatchNorm& norm, NormFusion fusion, NoiseInjection* 
       const Tensor dy = yn->take();
       if (!dy) return;
       const Tensor dx(xv.shape(), t), scratch(Shape{norm_scratch_floats(c)});
-      KILN_RUN(Work::reduction,
-               norm_backward(stream, t, rows, c, xv.data(), dy.data(), fusion, ch, training, dx.data(),
-                             dgamma ? dgamma.f32() : nullptr, dbeta ? dbeta.f32() : nullptr, dw ? dw.f32() : nullptr, scratch.f32()));
+      float* const to_gamma = dgamma ? dgamma.f32() : nullptr;
+      float* const to_beta = dbeta ? dbeta.f32() : nullptr;
+      float* const to_weight = dw ? dw.f32() : nullptr;
+      if (ranks) {
+        KILN_RUN(Work::reduction, norm_backward_sums(stream, t, rows, c, xv.data(), dy.data(), fusion, ch, to_gamma, to_beta, scratch.f32()));
+        ranks->sum(scratch.slice(0, Shape{norm_shared_floats(c)}));
+        KILN_RUN(Work::pointwise, norm_backward_input(stream, t, rows, rows * ranks->size(), c, xv.data(), dy.data(), fusion, ch, dx.data(),
+                                                      to_weight, scratch.f32()));
+      } else {
+        KILN_RUN(Work::reduction, norm_backward(stream, t, rows, c, xv.data(), dy.data(), fusion, ch, training, dx.data(), to_gamma, to_beta,
+                                                to_weight, scratch.f32()));
+      }
       if (xn) xn->add(dx);
     });
   return y;

@@ -4,6 +4,7 @@
 
 #include "engine/error.h"
 #include "engine/orthogonal.h"
+#include "engine/ranks.h"
 #include "kernels/loss.h"
 #include "kernels/pointwise.h"
 #include "kernels/step.h"
@@ -14,14 +15,22 @@ constexpr int64_t kAlignFloats = 16;  // every tensor starts at a cache line, so
 }
 
 void ParameterSet::add(const std::string& name, const Param& p) {
-  entries_.push_back({name, p.shape, sizes_[0], Entry::parameter, p.init});
-  sizes_[0] += (p.shape.count() + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+  entries_.push_back({name, p.shape, 0, Entry::parameter, p.init, p.early});
 }
 
 void ParameterSet::add(const std::string& name, const Buffer& b) {
-  const int k = b.averaged ? 1 : 2;
-  entries_.push_back({name, b.shape, sizes_[k], b.averaged ? Entry::statistic : Entry::vector, b.init});
-  sizes_[k] += (b.shape.count() + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+  entries_.push_back({name, b.shape, 0, b.averaged ? Entry::statistic : Entry::vector, b.init});
+}
+
+/// Gives every entry its place in the flat buffer of its kind: in order, the early ones first.
+void ParameterSet::place() {
+  for (const bool early : {true, false})
+    for (Entry& e : entries_) {
+      if (e.early != early) continue;
+      int64_t& size = sizes_[e.kind == Entry::parameter ? 0 : e.kind == Entry::statistic ? 1 : 2];
+      e.offset = size;
+      size += (e.count() + kAlignFloats - 1) / kAlignFloats * kAlignFloats;
+    }
 }
 
 void ParameterSet::allocate(bool trainable) {
@@ -79,6 +88,7 @@ void ParameterSet::initialise(RandomSource& random, const std::string& prefix) {
 void ParameterSet::zero_grad() { KILN_RUN(Work::optimiser, fill(stream, DType::f32, grads.count(), 0.f, grads.data())); }
 
 void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average, const float* loss_scale) {
+  sum_.finish(grads);
   OptimiserState* state = state_.as<OptimiserState>();
   if (loss_scale) {
     const Tensor scratch(Shape{32});
@@ -94,6 +104,12 @@ void ParameterSet::adam_step(const AdamOptions& o, const EmaOptions& e, Paramete
 void ParameterSet::average_vectors(ParameterSet& average) {
   KILN_RUN(Work::optimiser,
            ema_update(stream, vectors.count(), state_.as<OptimiserState>(), vectors.f32(), average.vectors.f32()));
+}
+
+void ParameterSet::average_statistics() {
+  Ranks& ranks = *context().ranks;
+  ranks.sum(statistics);
+  KILN_RUN(Work::optimiser, scale(stream, DType::f32, statistics.count(), 1.f / float(ranks.size()), statistics.data(), statistics.data()));
 }
 
 void ParameterSet::copy_from(const ParameterSet& other) {

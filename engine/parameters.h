@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/gradient_sum.h"
 #include "engine/module.h"
 #include "engine/random.h"
 #include "engine/tape.h"
@@ -19,6 +20,7 @@ class ParameterSet {
     int64_t offset;
     enum Kind { parameter, statistic, vector } kind;
     Init init;
+    bool early = false;
     int64_t count() const { return shape.count(); }
   };
 
@@ -27,6 +29,7 @@ class ParameterSet {
   template <class Module>
   ParameterSet(Module& module, bool trainable) {
     walk(module, "", [&](const std::string& name, auto& leaf) { add(name, leaf); });
+    place();
     allocate(trainable);
     size_t i = 0;
     walk(module, "", [&](const std::string&, auto& leaf) { bind(entries_[i++], leaf); });
@@ -35,7 +38,7 @@ class ParameterSet {
   /// Draws every parameter and buffer from its Init; site names are prefix + name.
   void initialise(RandomSource& random, const std::string& prefix);
   void zero_grad();
-  /// One Adam step, and the moving average of parameters and statistics into `average` if it is given. loss_scale: what the
+  /// Adds the gradients up over the ranks, if there are several; then one Adam step, and the moving average of parameters and statistics into `average` if it is given. loss_scale: what the
   /// gradients were multiplied with, one number in device memory (StepMemory), or null; with it, gradients that are not all
   /// finite change nothing.
   void adam_step(const AdamOptions& o, const EmaOptions& e, ParameterSet* average, const float* loss_scale = nullptr);
@@ -44,6 +47,8 @@ class ParameterSet {
   void average_vectors(ParameterSet& average);
   /// Keeps the optimiser's state in this memory (an OptimiserState, i32 [8]) from now on, as it is there.
   void keep_state_in(const Tensor& state) { state_ = state; }
+  /// Replaces the statistics of batch norm by their means over the ranks.
+  void average_statistics();
   /// Copies values, statistics and vectors of a set with the same layout.
   void copy_from(const ParameterSet& other);
   /// Copies the singular vectors only.
@@ -58,6 +63,7 @@ class ParameterSet {
   Tensor tensor(const Entry& e) const;    // the value
   Tensor gradient(const Entry& e) const;  // parameters of a trainable set
   Tensor moment(const Entry& e, int which) const;  // Adam's first (0) or second (1) moment
+  GradientSum& sum() { return sum_; }  // over the ranks; adam_step finishes it
   int64_t steps() const;                  // Adam updates done
   void set_steps(int64_t steps);
 
@@ -66,6 +72,7 @@ class ParameterSet {
  private:
   void add(const std::string& name, const Param& p);
   void add(const std::string& name, const Buffer& b);
+  void place();
   void allocate(bool trainable);
   void bind(const Entry& e, Param& p) const;
   void bind(const Entry& e, Buffer& b) const;
@@ -73,6 +80,7 @@ class ParameterSet {
   std::vector<Entry> entries_;
   int64_t sizes_[3] = {0, 0, 0};  // of the flat buffers, by kind
   Tensor state_;                  // an OptimiserState
+  GradientSum sum_;
 };
 
 }  // namespace kiln

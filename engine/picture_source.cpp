@@ -13,9 +13,9 @@
 namespace kiln {
 
 std::vector<int32_t> BatchOrder::indices(int64_t step) {
-  std::vector<int32_t> index(static_cast<size_t>(batch_));
-  for (int i = 0; i < batch_; i++) {
-    const uint64_t global = uint64_t(step) * uint64_t(batch_) + uint64_t(i);
+  std::vector<int32_t> index(static_cast<size_t>(count()));
+  for (int64_t i = 0; i < count(); i++) {
+    const uint64_t global = uint64_t(step) * uint64_t(batch_) + uint64_t(share_.place(i, batch_));
     const uint64_t epoch = global / uint64_t(pictures_);
     if (epoch != epoch_) {
       epoch_ = epoch;
@@ -80,15 +80,15 @@ class PictureSource::Reader {
   std::jthread thread_;  // last: it uses the others
 };
 
-PictureSource::PictureSource(std::shared_ptr<const Dataset> data, uint64_t seed, int batch)
-    : data_(std::move(data)), order_(seed, int64_t(data_->count()), batch), batch_(batch), index_(Shape{batch}, DType::i32) {
+PictureSource::PictureSource(std::shared_ptr<const Dataset> data, uint64_t seed, int batch, BatchShare share)
+    : data_(std::move(data)), order_(seed, int64_t(data_->count()), batch, share), batch_(order_.count()), index_(Shape{batch_}, DType::i32) {
   const int side = data_->size();
   if (data_->in_memory()) {
     set_ = std::make_unique<PictureSet>(data_->memory(), int64_t(data_->count()), side, side);
     return;
   }
-  set_ = std::make_unique<PictureSet>(batch, side, side);
-  std::vector<int32_t> all(static_cast<size_t>(batch));
+  set_ = std::make_unique<PictureSet>(batch_, side, side);
+  std::vector<int32_t> all(static_cast<size_t>(batch_));
   std::iota(all.begin(), all.end(), 0);
   index_.upload(all.data());
 }

@@ -33,8 +33,8 @@ class ProgressLine {
   double last_ = -1e9;
 };
 
-/// From SIGINT or SIGTERM: true once one has come. The first asks the program to finish its step and save; a second ends it
-/// at once. Installed by watch_interrupts(), which also turns the signal of a file size limit into an error of the write.
+/// From SIGINT, SIGTERM or SIGUSR1, which mpirun hands on to its processes: true once one has come. The first asks the program to
+/// finish its step and save; a second ends it at once. Installed by watch_interrupts(), which also turns the signal of a file size limit into an error of the write.
 bool interrupted();
 void watch_interrupts();
 

@@ -20,6 +20,8 @@ class RunDirectory {
   void withdraw() const;
   /// Opens an existing run. Throws kiln::Error if there is none.
   static RunDirectory open(const std::filesystem::path& path);
+  /// None: for a rank that leaves all files to another.
+  RunDirectory() = default;
   /// For who will write: makes this process the run's only writer until it ends, however it ends, and removes the temporary
   /// files that a killed one left. Throws kiln::Error if another process trains here.
   void claim();

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/gradient_sum.h"
 #include "engine/module.h"
 #include "engine/tape.h"
 #include "kernels/spectral.h"
@@ -41,8 +42,10 @@ class SpectralGroup {
   }
   /// values, grads: the flat buffers of the ParameterSet; vectors: its flat buffer of u and v. Sets every weight's
   /// `normalised`, stored in the context's type; in training mode runs one power iteration. Records one entry, which turns the gradients of all the
-  /// normalised weights into gradients of the weights.
-  void prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors);
+  /// normalised weights into gradients of the weights. sum: given where the backward of this forward is the last to add to these
+  /// weights' gradients in a step: on several ranks it starts their sums, a bucket of layers at a time, as soon as the bucket is
+  /// computed. Nobody may hold a normalised weight's node then but records of the tape.
+  void prepare(const Tensor& values, const Tensor& grads, const Tensor& vectors, GradientSum* sum = nullptr);
   /// In evaluation mode: iterate once from the stored vectors all the same and use the result, but do not store it (BigGAN's public
   /// code), in place of using the stored vectors as they are (everybody else's).
   void step_in_evaluation(bool on) { step_in_evaluation_ = on; }
@@ -60,10 +63,20 @@ class SpectralGroup {
   int64_t packed_count() const { return packed_count_; }
 
  private:
+  /// What one recorded forward needs in its backward.
+  struct Step {
+    Tensor values, grads, gradients, vectors, sigma;  // gradients: of the normalised weights
+    std::vector<std::shared_ptr<Node>> nodes;
+    GradientSum* sum = nullptr;
+    size_t left = 0;  // layers that are not turned yet: [0, left)
+  };
   void build();
+  void turn(Step& step, size_t first, size_t end) const;
+  void turn_finished(Step& step) const;
 
   std::vector<SpectralWeight*> weights_;
   std::vector<int64_t> packed_offsets_;
+  std::vector<int> first_row_tile_;  // of each layer, and their number
   int64_t packed_count_ = 0, element_count_ = 0;
   int n_column_tiles_ = 0, n_row_tiles_ = 0;
   std::vector<std::string> names_;

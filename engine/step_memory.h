@@ -19,6 +19,7 @@ class StepMemory {
   /// Counts the step up, and moves the loss scale by what the first `networks` optimisers found.
   void end_step(int networks);
 
+  Tensor whole() const { return state_; }                    // all of it
   StepState read() const;  // waits for the device
   void write(const StepState& s);
 

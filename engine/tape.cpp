@@ -39,10 +39,14 @@ void Tape::run() {
   for (auto& f : first_) f();
   first_.clear();
   while (!records_.empty()) {
-    std::function<void()> record = std::move(records_.back());
-    records_.pop_back();
-    record();
+    {
+      const std::function<void()> record = std::move(records_.back());
+      records_.pop_back();
+      record();
+    }
+    for (auto& f : hooks_) f();
   }
+  hooks_.clear();
 }
 
 void Tape::backward(const std::vector<std::pair<Var, float>>& roots, const float* scale) {

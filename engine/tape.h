@@ -54,11 +54,13 @@ class Tape {
   void backward(const std::vector<std::pair<Var, float>>& roots, const float* scale = nullptr);
   /// The same from given gradients, of the roots' shapes.
   void backward_from(const std::vector<std::pair<Var, Tensor>>& roots);
+  /// Runs after each record of backward, when what that record kept is free again.
+  void after_each_record(std::function<void()> f) { hooks_.push_back(std::move(f)); }
   size_t size() const { return records_.size(); }
 
  private:
   void run();
-  std::vector<std::function<void()>> records_, first_;
+  std::vector<std::function<void()>> records_, first_, hooks_;
 };
 
 /// True if an op on these inputs must record: there is a tape and one of them wants a gradient.

@@ -1,6 +1,7 @@
 #include "engine/training_run.h"
 
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -20,24 +21,43 @@ constexpr int64_t kDiversityPictures = 64;
 /// The sliced Wasserstein distance is seldom dear, and what it tells must not depend on the clock: only a run that has spent that
 /// many seconds more than its share on it leaves measurements out.
 constexpr double kSwdHeadStart = 10;
+/// What ranks tell each other after a step, so that all do the same next.
+constexpr int64_t kStop = 1, kReport = 2;
+/// What the root tells when it has measured and reported.
+constexpr int64_t kEnd = 1, kRewound = 2;
 
 /// Whether it goes on with the run in its directory (it may also start a new one from a checkpoint).
 bool resumes(const RunPlan& plan) { return plan.resume && plan.resume_file.empty(); }
 
 RunDirectory open_directory(const RunPlan& plan) {
-  RunDirectory d = resumes(plan) ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
-  d.claim();
+  RunDirectory d;
+  const auto open = [&] {
+    d = resumes(plan) ? RunDirectory::open(plan.out) : RunDirectory::create(plan.out);
+    d.claim();
+  };
+  if (plan.ranks)
+    plan.ranks->alone(open);
+  else
+    open();
   return d;
 }
 
 }  // namespace
 
-std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line) {
+std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line, Ranks* ranks) {
   options.progress = [&](size_t done, size_t total) {
     if (interrupted()) fail("interrupted while reading the pictures; nothing was written");
     line.show(fmt::format("reading pictures {}/{}", done, total));
   };
-  auto data = std::make_shared<const Dataset>(options);
+  std::shared_ptr<const Dataset> data;
+  if (ranks) {
+    options.max_bytes /= uint64_t(ranks->local_size());
+    ranks->in_turns([&] { data = std::make_shared<const Dataset>(options); });
+    ranks->agree("its set of pictures", fmt::format("{} pictures, {:016x}", data->count(), data->fingerprint()), true,
+                 "give every machine the same pictures");
+  } else {
+    data = std::make_shared<const Dataset>(options);
+  }
   for (const auto& f : data->failures()) line.print(fmt::format("skipped {}: {}", f.path, f.reason));
   line.print(fmt::format("{} pictures at {} px from {}{}{}{}", data->count(), data->size(), options.folder.string(),
                          data->from_cache() ? " (cached)" : "",
@@ -50,18 +70,20 @@ std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLin
   return data;
 }
 
-TrainingRun::TrainingRun(RunPlan plan) : plan_(std::move(plan)), line_(plan_.console), directory_(open_directory(plan_)), rewinds_(plan_.rewinds) {
+TrainingRun::TrainingRun(RunPlan plan)
+    : plan_(std::move(plan)), line_(plan_.console && root()), directory_(open_directory(plan_)), rewinds_(plan_.rewinds) {
   if (!plan_.console) return;
   watch_interrupts();
   keep_freed_memory(false);  // while pictures are decoded
 }
 
 TrainingRun::~TrainingRun() {
-  if (!kept_ && !resumes(plan_)) directory_.withdraw();
+  if (root() && !kept_ && !resumes(plan_)) directory_.withdraw();
 }
 
 void TrainingRun::use_pictures(std::shared_ptr<const Dataset> data) {
   data_ = std::move(data);
+  if (!root()) return;
   const int side = data_->size();
   if (plan_.metric_every > 0 && data_->count() >= 2)
     reference_ = std::make_unique<SwdReference>([&](int64_t i, uint8_t* to) { data_->read(size_t(i), to); }, int64_t(data_->count()), side, side);
@@ -99,30 +121,47 @@ void TrainingRun::load(Trainee& trainee, const std::filesystem::path& path) {
 
 void TrainingRun::start(Trainee& trainee) {
   KILN_ASSERT(data_ != nullptr);
-  if (!plan_.resume_file.empty()) {
-    load(trainee, plan_.resume_file);
-  } else {
-    const std::vector<int64_t> steps = directory_.checkpoints();
-    if (!steps.empty()) {
-      try {
-        load(trainee, directory_.checkpoint(steps.back()));
-      } catch (const Error& e) {
-        if (steps.size() < 2) throw;
-        fail("{}; without it, --resume goes on from step {}", e.what(), steps[steps.size() - 2]);
-      }
-      saved_step_ = step_;
+  alone([&] {
+    if (!plan_.resume_file.empty()) {
+      load(trainee, plan_.resume_file);
     } else {
-      trainee.initialise();
-      if (plan_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");
+      const std::vector<int64_t> steps = directory_.checkpoints();
+      if (!steps.empty()) {
+        try {
+          load(trainee, directory_.checkpoint(steps.back()));
+        } catch (const Error& e) {
+          if (steps.size() < 2) throw;
+          fail("{}; without it, --resume goes on from step {}", e.what(), steps[steps.size() - 2]);
+        }
+        saved_step_ = step_;
+      } else {
+        trainee.initialise();
+        if (plan_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");
+      }
+      directory_.trim_log(step_);
+      watch_.replay(directory_.path() / "log.jsonl");
     }
-    directory_.trim_log(step_);
-    watch_.replay(directory_.path() / "log.jsonl");
-  }
-  if (step_ >= plan_.steps) fail("{}: the run has done {} steps already; give more with --steps", plan_.out.string(), step_);
+    if (step_ >= plan_.steps) fail("{}: the run has done {} steps already; give more with --steps", plan_.out.string(), step_);
+    directory_.write_text("config.json", plan_.config_file + "\n");
+  });
+  begin_alike(trainee);
   first_step_ = last_report_step_ = step_;
-  directory_.write_text("config.json", plan_.config_file + "\n");
   give_back_freed_memory();  // decoded pictures, initial weights
   if (plan_.console) keep_freed_memory(true);
+}
+
+/// What the root has loaded or made, to the other ranks.
+void TrainingRun::begin_alike(Trainee& trainee) {
+  if (!plan_.ranks) return;
+  const std::vector<Tensor> state = trainee.state();
+  KILN_ASSERT(!state.empty());
+  int64_t numbers[] = {step_, rewinds_};
+  const std::string text = plan_.ranks->from_root(std::string(reinterpret_cast<const char*>(numbers), sizeof numbers));
+  std::memcpy(numbers, text.data(), sizeof numbers);
+  step_ = numbers[0];
+  rewinds_ = int(numbers[1]);
+  if (rewinds_ != stream_) trainee.use_stream(stream_ = rewinds_);
+  plan_.ranks->share(state);
 }
 
 /// Writes a line of the log and lets the watch look at it.
@@ -318,46 +357,66 @@ void TrainingRun::report(Trainee& trainee, bool log_now, bool important) {
 
 void TrainingRun::loop(Trainee& trainee) {
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
-  const auto asked_to_end = [&] { return interrupted() || (plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60); };
+  const auto asked_to_end = [&] { return interrupted() || (root() && plan_.minutes > 0 && clock_.seconds() > plan_.minutes * 60); };
   double last_shown = -1e9;
   bool stop = false;
   loop_clock_ = Stopwatch();
+  if (plan_.ranks) plan_.ranks->set_training(true);
   while (!stop) {
     const Stopwatch watch;
     trainee.step(step_);
     step_++;
     stop = asked_to_end() || step_ == plan_.steps;
     if (!trainee.go_on(step_)) stop = true;
-    // A planned checkpoint has its distance; what that tells about a collapse must be known before it is written.
-    const bool measured = reference_ && (due(plan_.checkpoint_every) || (due(plan_.metric_every) && may_measure()));
-    const bool reported = due(plan_.log_every) || clock_.seconds() - last_shown > 1 || stop;
-    // Steps are queued on a GPU; the clock is right where something is read from it.
-    if (reported || measured || (meter_ && due(plan_.metric_every)) || due(plan_.sample_every) || due(plan_.checkpoint_every)) wait_for_device();
+    // Clocks differ, and a signal may have come to one rank only.
+    const int64_t signs = any_bits((stop ? kStop : 0) | (root() && clock_.seconds() - last_shown > 1 ? kReport : 0));
+    stop = signs & kStop;
+    const bool reported = due(plan_.log_every) || (signs & kReport) || stop;
+    const bool paused = reported || due(plan_.metric_every) || due(plan_.sample_every) || due(plan_.checkpoint_every);
+    if (paused) wait_for_device();  // steps are queued on a GPU; the clock is right where something is read from it
     seconds_training_ += watch.seconds();
-    if (measured) measure(trainee);
-    if (meter_ && due(plan_.metric_every)) measure_more(trainee);
-    if (reported) {
-      report(trainee, due(plan_.log_every), measured || stop);
-      last_shown = clock_.seconds();
-    }
-    if (due(plan_.checkpoint_every) || stop) require_finite(trainee);
-    if (trouble_) {
-      const int before = rewinds_;
-      if (!act(trainee)) break;
-      if (rewinds_ != before) {
-        stop = asked_to_end();
-        continue;
-      }
-    }
-    if (due(plan_.sample_every)) write_grids(trainee);
-    if (due(plan_.checkpoint_every)) {
-      save(trainee);
-      write_page();
+    if (!paused) continue;
+    if (due(plan_.checkpoint_every) && plan_.ranks) plan_.ranks->require_equal(trainee.state(), "its copy of the weights");
+    int64_t verdict = 0;
+    alone([&] { verdict = pause(trainee, reported, stop, last_shown); });
+    verdict = any_bits(verdict);
+    if (verdict == kEnd) break;
+    if (verdict == kRewound) {
+      begin_alike(trainee);
+      stop = any_bits(asked_to_end()) != 0;
     }
   }
-  if (grid_step_ != step_) write_grids(trainee);
-  if (saved_step_ != step_ && !trouble_) save(trainee);
-  write_page();
+  if (plan_.ranks) plan_.ranks->set_training(false);
+  alone([&] {
+    if (grid_step_ != step_) write_grids(trainee);
+    if (saved_step_ != step_ && !trouble_) save(trainee);
+    write_page();
+  });
+}
+
+/// What the root does between two steps; its verdict is what all do next.
+int64_t TrainingRun::pause(Trainee& trainee, bool reported, bool stop, double& last_shown) {
+  const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
+  // A planned checkpoint has its distance; what that tells about a collapse must be known before it is written.
+  const bool measured = reference_ && (due(plan_.checkpoint_every) || (due(plan_.metric_every) && may_measure()));
+  if (measured) measure(trainee);
+  if (meter_ && due(plan_.metric_every)) measure_more(trainee);
+  if (reported) {
+    report(trainee, due(plan_.log_every), measured || stop);
+    last_shown = clock_.seconds();
+  }
+  if (due(plan_.checkpoint_every) || stop) require_finite(trainee);
+  if (trouble_) {
+    const int before = rewinds_;
+    if (!act(trainee)) return kEnd;
+    if (rewinds_ != before) return kRewound;
+  }
+  if (due(plan_.sample_every)) write_grids(trainee);
+  if (due(plan_.checkpoint_every)) {
+    save(trainee);
+    write_page();
+  }
+  return 0;
 }
 
 /// The run's report.html. It can be made again at any time, so that a failure is told and ends nothing.
@@ -377,8 +436,14 @@ void TrainingRun::print_profile() {
   const double n = double(step_ - first_step_);
   line_.print(fmt::format("profile: {:.1f} ms a step in training; booked {:.1f} ms:", seconds_training_ / n * 1e3, total / n * 1e3));
   for (int k = 0; k < int(Work::count); k++)
-    line_.print(fmt::format("  {:12} {:8.2f} ms {:5.1f} %  {:6.1f} launches", name_of(Work(k)), profile.seconds[size_t(k)] / n * 1e3,
+    if (Work(k) != Work::ranks || plan_.ranks)
+      line_.print(fmt::format("  {:12} {:8.2f} ms {:5.1f} %  {:6.1f} launches", name_of(Work(k)), profile.seconds[size_t(k)] / n * 1e3,
                             profile.seconds[size_t(k)] / seconds_training_ * 100, double(profile.launches[size_t(k)]) / n));
+  // A captured step is counted once.
+  if (plan_.ranks && context().device == Device::cpu) {
+    const Ranks::Traffic& t = plan_.ranks->traffic();
+    line_.print(fmt::format("  {}; waited for others {:.1f} ms a step", t.text(plan_.ranks->size(), n), t.seconds_waiting / n * 1e3));
+  }
 }
 
 RunResult TrainingRun::train(Trainee& trainee) {
@@ -396,6 +461,7 @@ RunResult TrainingRun::train(Trainee& trainee) {
   if (plan_.profile) print_profile();
   RunResult r;
   r.step = step_;
+  if (!root()) return r;
   r.distance = distance_;
   r.baseline = reference_ ? reference_->baseline().mean : 0;
   r.grid = directory_.sample(step_);

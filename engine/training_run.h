@@ -15,6 +15,7 @@
 #include "engine/picture.h"
 #include "engine/picture_meter.h"
 #include "engine/progress.h"
+#include "engine/ranks.h"
 #include "engine/report.h"
 #include "engine/run_directory.h"
 #include "engine/swd.h"
@@ -41,6 +42,7 @@ struct RunPlan {
   int max_rewinds = 3;  // after that many it stops
   int rewinds = 0;      // so often the run that is resumed went back
   bool console = true;  // prints to standard output, and saves and ends at SIGINT and SIGTERM; without it: neither
+  std::shared_ptr<Ranks> ranks;  // that train together: the root writes and prints, all take the same steps; null: there are no others
 };
 
 /// A model family's side of a run.
@@ -70,6 +72,8 @@ class Trainee {
   virtual Tensor sample(int64_t first, int64_t n) = 0;
   /// Further sheets beside the sample grid of a step.
   virtual void write_sheets(const RunDirectory& directory, int64_t step) = 0;
+  /// All tensors that training changes and that a rank must have to go on as another one; empty: this model trains on one rank only.
+  virtual std::vector<Tensor> state() { return {}; }
   virtual void initialise() = 0;
   virtual void save(CheckpointWriter& writer) = 0;
   /// Throws kiln::Error: a checkpoint of another model, size or width.
@@ -85,12 +89,13 @@ struct RunResult {
   std::string collapse;  // why training was given up; empty if it was not. `checkpoint` is then the last from before, or empty
 };
 
-/// Reads a folder of pictures, with progress, and prints what was skipped and why. Throws kiln::Error, also at Ctrl-C.
-std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line);
+/// Reads a folder of pictures, with progress, and prints what was skipped and why. Every rank reads it, on a machine one before the
+/// others, for which it leaves the cache, and all must find the same. Throws kiln::Error, also at Ctrl-C.
+std::shared_ptr<const Dataset> load_pictures(DatasetOptions options, ProgressLine& line, Ranks* ranks = nullptr);
 
 class TrainingRun {
  public:
-  /// Makes or opens the run's directory. Throws kiln::Error.
+  /// Makes or opens the run's directory: the root of several ranks. Throws kiln::Error.
   explicit TrainingRun(RunPlan plan);
   TrainingRun(const TrainingRun&) = delete;
   /// A new run that failed before it had a line of its log or a checkpoint leaves no directory.
@@ -123,13 +128,18 @@ class TrainingRun {
   bool act(Trainee& trainee);
   bool rewind(Trainee& trainee);
   void loop(Trainee& trainee);
+  int64_t pause(Trainee& trainee, bool reported, bool stop, double& last_shown);
   void print_profile();
+  void begin_alike(Trainee& trainee);
+  bool root() const { return !plan_.ranks || plan_.ranks->root(); }
+  void alone(const std::function<void()>& f) { plan_.ranks ? plan_.ranks->alone(f) : f(); }
+  int64_t any_bits(int64_t bits) { return plan_.ranks ? plan_.ranks->any_bits(bits) : bits; }
   void write_page();
 
   const RunPlan plan_;
   Stopwatch clock_;
   ProgressLine line_;
-  RunDirectory directory_;
+  RunDirectory directory_;  // the root's; other ranks have none, and use none
   std::shared_ptr<const Dataset> data_;
   std::unique_ptr<SwdReference> reference_;
   std::unique_ptr<Report> page_;

@@ -61,7 +61,7 @@ struct BackwardSums {
 /// The sums per picture are the gradients of bias and gain; weighted with 1 + gain they add up to the two means of the batch.
 struct BackwardChannels {
   CondNormShape s;
-  bool training;
+  int64_t all_rows;  // 0 in evaluation
   const float *sums, *gain;  // sums [n][2][c]
   float *dgain, *dbias, *means;  // means [2][c]
   KILN_HD void operator()(int64_t j) const {
@@ -73,9 +73,8 @@ struct BackwardChannels {
       m0 += double(g) * double(s0);
       m1 += double(g) * double(s1);
     }
-    const double rows = double(s.n) * double(s.pixels);
-    means[j] = training ? float(m0 / rows) : 0.f;
-    means[s.c + j] = training ? float(m1 / rows) : 0.f;
+    means[j] = all_rows > 0 ? float(m0 / double(all_rows)) : 0.f;
+    means[s.c + j] = all_rows > 0 ? float(m1 / double(all_rows)) : 0.f;
   }
 };
 
@@ -119,19 +118,35 @@ void cond_norm_forward(Stream stream, DType t, const CondNormShape& s, const voi
   });
 }
 
+void cond_norm_backward_sums(Stream stream, DType t, const CondNormShape& s, int64_t all_rows, const void* x, const void* dy,
+                             const float* gain, const float* mean, const float* inv_std, const float* scale, const float* shift,
+                             Activation act, float* dgain, float* dbias, float* scratch) {
+  float *sums = scratch, *means = scratch + cond_norm_means(s), *partial = means + 2 * s.c;
+  with_dtype(t, [&]<class T>() {
+    with_relu(act, [&]<Activation A>() {
+      const Local<T, A> local{s, (const T*)x, (const T*)dy, scale, shift, mean, inv_std};
+      column_sums<T, 2>(stream, s.n, s.pixels, s.c, BackwardSums<Local<T, A>>{local}, sums, partial);
+    });
+  });
+  map_each(stream, s.c, BackwardChannels{s, all_rows, sums, gain, dgain, dbias, means}, 4 * s.n);
+}
+
+void cond_norm_backward_input(Stream stream, DType t, const CondNormShape& s, const void* x, const void* dy, const float* mean,
+                              const float* inv_std, const float* scale, const float* shift, Activation act, void* dx,
+                              const float* scratch) {
+  with_dtype(t, [&]<class T>() {
+    with_relu(act, [&]<Activation A>() {
+      const Local<T, A> local{s, (const T*)x, (const T*)dy, scale, shift, mean, inv_std};
+      map_rows<T>(stream, s.n * s.pixels, s.c, BackwardInput<T, Local<T, A>>{local, scratch + cond_norm_means(s), (T*)dx});
+    });
+  });
+}
+
 void cond_norm_backward(Stream stream, DType t, const CondNormShape& s, const void* x, const void* dy, const float* gain,
                         const float* mean, const float* inv_std, const float* scale, const float* shift, Activation act,
                         bool training, void* dx, float* dgain, float* dbias, float* scratch) {
-  float *sums = scratch, *means = sums + 2 * s.n * s.c, *partial = means + 2 * s.c;
-  with_dtype(t, [&]<class T>() {
-    with_relu(act, [&]<Activation A>() {
-      using L = Local<T, A>;
-      const L local{s, (const T*)x, (const T*)dy, scale, shift, mean, inv_std};
-      column_sums<T, 2>(stream, s.n, s.pixels, s.c, BackwardSums<L>{local}, sums, partial);
-      map_each(stream, s.c, BackwardChannels{s, training, sums, gain, dgain, dbias, means}, 4 * s.n);
-      map_rows<T>(stream, s.n * s.pixels, s.c, BackwardInput<T, L>{local, means, (T*)dx});
-    });
-  });
+  cond_norm_backward_sums(stream, t, s, training ? s.n * s.pixels : 0, x, dy, gain, mean, inv_std, scale, shift, act, dgain, dbias, scratch);
+  cond_norm_backward_input(stream, t, s, x, dy, mean, inv_std, scale, shift, act, dx, scratch);
 }
 
 }  // namespace kiln::KILN_EXEC

@@ -17,6 +17,8 @@ struct CondNormShape {
 constexpr int64_t cond_norm_scratch_floats(const CondNormShape& s) {
   return 2 * s.n * s.c + 2 * s.c + (s.pixels < 64 ? s.pixels : 64) * 2 * s.n * s.c;
 }
+/// Where in that scratch the batch's two means a channel are: 2 c floats.
+constexpr int64_t cond_norm_means(const CondNormShape& s) { return 2 * s.n * s.c; }
 
 }  // namespace kiln
 
@@ -31,4 +33,12 @@ KILN_KERNEL_API(
     /// constants. scratch: cond_norm_scratch_floats.
     void cond_norm_backward(Stream stream, DType t, const CondNormShape& s, const void* x, const void* dy, const float* gain,
                             const float* mean, const float* inv_std, const float* scale, const float* shift, Activation act,
-                            bool training, void* dx, float* dgain, float* dbias, float* scratch);)
+                            bool training, void* dx, float* dgain, float* dbias, float* scratch);
+    // The same in training over pictures that lie on several ranks, as many on each, as norm_backward's halves (kernels/norm.h): what
+    // the first leaves at cond_norm_means [2][c] is to be added up over the ranks. all_rows: pixels of all pictures of all ranks.
+    void cond_norm_backward_sums(Stream stream, DType t, const CondNormShape& s, int64_t all_rows, const void* x, const void* dy,
+                                 const float* gain, const float* mean, const float* inv_std, const float* scale, const float* shift,
+                                 Activation act, float* dgain, float* dbias, float* scratch);
+    void cond_norm_backward_input(Stream stream, DType t, const CondNormShape& s, const void* x, const void* dy, const float* mean,
+                                  const float* inv_std, const float* scale, const float* shift, Activation act, void* dx,
+                                  const float* scratch);)

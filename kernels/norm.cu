@@ -33,6 +33,23 @@ struct Statistics {
   }
 };
 
+/// The running statistics of one channel after a batch.
+KILN_HD inline void follow(const NormChannels& ch, int64_t i, int64_t rows, float momentum, double mean, double var) {
+  const double unbiased = rows > 1 ? var * double(rows) / double(rows - 1) : var;
+  ch.running_mean[i] = float((1.0 - double(momentum)) * double(ch.running_mean[i]) + double(momentum) * mean);
+  ch.running_var[i] = float((1.0 - double(momentum)) * double(ch.running_var[i]) + double(momentum) * unbiased);
+}
+
+/// What the passes over the rows need of one channel.
+KILN_HD inline void settle(const NormChannels& ch, int64_t i, float eps, double mean, double var) {
+  const double inv = 1.0 / ::sqrt(var + double(eps));
+  ch.mean[i] = float(mean);
+  ch.inv_std[i] = float(inv);
+  if (!ch.gamma) return;
+  ch.a[i] = float(double(ch.gamma[i]) * inv);
+  ch.b[i] = float(double(ch.beta[i]) - mean * double(ch.gamma[i]) * inv);
+}
+
 /// Statistics -> mean, inv_std, running statistics, scale and shift, for one channel.
 template <class T, bool Noisy>
 struct Finish {
@@ -50,19 +67,42 @@ struct Finish {
       mean = double(in.template at<1>(0, int(i))[0]) + d;
       var = double(sums[c + i]) / double(rows) - d * d;
       if (var < 0) var = 0;
-      const double unbiased = rows > 1 ? var * double(rows) / double(rows - 1) : var;
-      ch.running_mean[i] = float((1.0 - double(momentum)) * double(ch.running_mean[i]) + double(momentum) * mean);
-      ch.running_var[i] = float((1.0 - double(momentum)) * double(ch.running_var[i]) + double(momentum) * unbiased);
+      follow(ch, i, rows, momentum, mean, var);
     } else {
       mean = double(ch.running_mean[i]);
       var = double(ch.running_var[i]);
     }
-    const double inv = 1.0 / ::sqrt(var + double(eps));
-    ch.mean[i] = float(mean);
-    ch.inv_std[i] = float(inv);
-    if (!ch.gamma) return;
-    ch.a[i] = float(double(ch.gamma[i]) * inv);
-    ch.b[i] = float(double(ch.beta[i]) - mean * double(ch.gamma[i]) * inv);
+    settle(ch, i, eps, mean, var);
+  }
+};
+
+/// This rank's part of the statistics. In double: a mean of squares and the square of a mean may then be subtracted.
+template <class T, bool Noisy>
+struct Moments {
+  Input<T, Noisy> in;
+  int c;
+  int64_t rows;
+  const float* sums;  // [2][c]
+  double* moments;    // [2][c]
+  KILN_HD void operator()(int64_t i) const {
+    const double s = double(in.template at<1>(0, int(i))[0]), d = double(sums[i]) / double(rows);
+    moments[i] = s + d;
+    moments[c + i] = double(sums[c + i]) / double(rows) + 2 * s * d + s * s;
+  }
+};
+
+struct FinishMoments {
+  NormChannels ch;
+  int c, ranks;
+  int64_t rows;
+  float eps, momentum;
+  const double* moments;
+  KILN_HD void operator()(int64_t i) const {
+    const double mean = moments[i] / ranks;
+    double var = moments[c + i] / ranks - mean * mean;
+    if (var < 0) var = 0;
+    follow(ch, i, rows * ranks, momentum, mean, var);
+    settle(ch, i, eps, mean, var);
   }
 };
 
@@ -186,16 +226,15 @@ struct BackwardChannels {
 /// sum over c of gamma inv_std (sum_r n dz - m1 sum_r n - m2 sum_r n xhat). One thread.
 struct BackwardNoise {
   int c;
-  int64_t rows;
-  bool training;
+  int64_t all_rows;  // 0 in evaluation
   const float *sums, *gamma, *inv_std, *noise_sum;
   float* dweight;
   KILN_HD void operator()(int64_t) const {
     double total = 0;
-    const double ns = double(*noise_sum), n = double(rows);
+    const double ns = double(*noise_sum), n = double(all_rows);
     for (int i = 0; i < c; i++) {
       double s = double(sums[2 * c + i]);
-      if (training) s -= double(sums[i]) / n * ns + double(sums[c + i]) / n * double(sums[3 * c + i]);
+      if (all_rows > 0) s -= double(sums[i]) / n * ns + double(sums[c + i]) / n * double(sums[3 * c + i]);
       total += double(gamma[i]) * double(inv_std[i]) * s;
     }
     *dweight += float(total);
@@ -288,40 +327,77 @@ void norm_forward(Stream stream, DType t, int64_t rows, int c, const void* x, co
   });
 }
 
-void norm_backward(Stream stream, DType t, int64_t rows, int c, const void* x, const void* dy, const NormFusion& fusion,
-                   const NormChannels& ch, bool training, void* dx, float* dgamma, float* dbeta, float* dnoise_weight,
-                   float* scratch) {
-  // The sums are needed for dx in training, and for the parameters' gradients; in evaluation with neither they are not.
-  const bool need_sums = training || dgamma || dbeta || dnoise_weight;
-  const float inv_rows = training ? 1.0f / float(rows) : 0.0f;
-  if (!need_sums) fill(stream, DType::f32, 2 * c, 0.f, scratch);  // read all the same, times zero: not a NaN
+void norm_moments(Stream stream, DType t, int64_t rows, int c, const void* x, const NormFusion& fusion, double* moments,
+                  float* scratch) {
+  with_dtype(t, [&]<class T>() {
+    with_noise(fusion.noise, [&]<bool Noisy>() {
+      const Input<T, Noisy> in{c, (const T*)x, fusion.noise, fusion.noise_weight};
+      column_sums<T, 2>(stream, 1, rows, c, Statistics<T, Noisy>{in}, scratch, scratch + 2 * c);
+      map_each(stream, c, Moments<T, Noisy>{in, c, rows, scratch, moments}, 8);
+    });
+  });
+}
+
+void norm_finish(Stream stream, int64_t rows, int ranks, int c, const double* moments, const NormChannels& ch, float eps,
+                 float momentum) {
+  map_each(stream, c, FinishMoments{ch, c, ranks, rows, eps, momentum, moments}, 8);
+}
+
+void norm_backward_sums(Stream stream, DType t, int64_t rows, int c, const void* x, const void* dy, const NormFusion& fusion,
+                        const NormChannels& ch, float* dgamma, float* dbeta, float* scratch) {
   with_dtype(t, [&]<class T>() {
     with_noise(fusion.noise, [&]<bool Noisy>() {
       const Input<T, Noisy> in{c, (const T*)x, fusion.noise, fusion.noise_weight};
       if (fusion.glu) {
         const LocalGlu<T, Noisy> local{in, ch.a, ch.b, ch.mean, ch.inv_std, (const T*)dy};
-        if (need_sums)
-          column_sums<T, Noisy ? 8 : 4>(stream, 1, rows, c / 2, BackwardSumsGlu<LocalGlu<T, Noisy>, Noisy>{local}, scratch,
-                                        scratch + 4 * c);
-        map_rows<T>(stream, rows, c / 2, BackwardInputGlu<T, LocalGlu<T, Noisy>>{local, scratch, inv_rows, (T*)dx});
+        column_sums<T, Noisy ? 8 : 4>(stream, 1, rows, c / 2, BackwardSumsGlu<LocalGlu<T, Noisy>, Noisy>{local}, scratch,
+                                      scratch + 4 * c);
       } else {
         with_norm_activation(fusion.act, [&]<Activation A>() {
           using L = Local<T, Noisy, A>;
           const L local{in, ch.a, ch.b, ch.mean, ch.inv_std, (const T*)dy};
-          if (need_sums)
-            column_sums<T, Noisy ? 4 : 2>(stream, 1, rows, c, BackwardSums<L, Noisy>{local}, scratch, scratch + 4 * c);
-          map_rows<T>(stream, rows, c, BackwardInput<T, L>{local, scratch, inv_rows, (T*)dx});
+          column_sums<T, Noisy ? 4 : 2>(stream, 1, rows, c, BackwardSums<L, Noisy>{local}, scratch, scratch + 4 * c);
         });
       }
     });
   });
   if (dgamma || dbeta) map_each(stream, c, BackwardChannels{c, scratch, dgamma, dbeta});
+}
+
+void norm_backward_input(Stream stream, DType t, int64_t rows, int64_t all_rows, int c, const void* x, const void* dy,
+                         const NormFusion& fusion, const NormChannels& ch, void* dx, float* dnoise_weight, float* scratch) {
+  const float inv_rows = all_rows > 0 ? 1.0f / float(all_rows) : 0.0f;
+  with_dtype(t, [&]<class T>() {
+    with_noise(fusion.noise, [&]<bool Noisy>() {
+      const Input<T, Noisy> in{c, (const T*)x, fusion.noise, fusion.noise_weight};
+      if (fusion.glu) {
+        const LocalGlu<T, Noisy> local{in, ch.a, ch.b, ch.mean, ch.inv_std, (const T*)dy};
+        map_rows<T>(stream, rows, c / 2, BackwardInputGlu<T, LocalGlu<T, Noisy>>{local, scratch, inv_rows, (T*)dx});
+      } else {
+        with_norm_activation(fusion.act, [&]<Activation A>() {
+          using L = Local<T, Noisy, A>;
+          const L local{in, ch.a, ch.b, ch.mean, ch.inv_std, (const T*)dy};
+          map_rows<T>(stream, rows, c, BackwardInput<T, L>{local, scratch, inv_rows, (T*)dx});
+        });
+      }
+    });
+  });
   if (fusion.noise && dnoise_weight) {
     float* noise_sum = scratch + 4 * c;  // the partial sums are done with
     segment_sums<float, 1>(stream, 1, rows, NoiseSum{fusion.noise}, noise_sum, noise_sum + 1);
-    map_each(stream, 1,
-             BackwardNoise{c, rows, training, scratch, ch.gamma, ch.inv_std, noise_sum, dnoise_weight});
+    map_each(stream, 1, BackwardNoise{c, all_rows, scratch, ch.gamma, ch.inv_std, noise_sum, dnoise_weight});
   }
+}
+
+void norm_backward(Stream stream, DType t, int64_t rows, int c, const void* x, const void* dy, const NormFusion& fusion,
+                   const NormChannels& ch, bool training, void* dx, float* dgamma, float* dbeta, float* dnoise_weight,
+                   float* scratch) {
+  // The sums are needed for dx in training, and for the parameters' gradients; in evaluation with neither they are not.
+  if (training || dgamma || dbeta || dnoise_weight)
+    norm_backward_sums(stream, t, rows, c, x, dy, fusion, ch, dgamma, dbeta, scratch);
+  else
+    fill(stream, DType::f32, 2 * c, 0.f, scratch);  // read all the same, times zero: not a NaN
+  norm_backward_input(stream, t, rows, training ? rows : 0, c, x, dy, fusion, ch, dx, dnoise_weight, scratch);
 }
 
 }  // namespace kiln::KILN_EXEC

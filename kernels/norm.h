@@ -30,6 +30,8 @@ struct NormFusion {
 };
 
 constexpr int64_t norm_scratch_floats(int c) { return int64_t(64) * 4 * c + 4 * c; }
+/// Of its scratch, the first 2 c floats are the sums over rows of dz and of dz * xhat after norm_backward_sums.
+constexpr int64_t norm_shared_floats(int c) { return int64_t(2) * c; }
 
 }  // namespace kiln
 
@@ -46,4 +48,21 @@ KILN_KERNEL_API(
     /// scratch: norm_scratch_floats(c).
     void norm_backward(Stream stream, DType t, int64_t rows, int c, const void* x, const void* dy, const NormFusion& fusion,
                        const NormChannels& ch, bool training, void* dx, float* dgamma, float* dbeta, float* dnoise_weight,
-                       float* scratch);)
+                       float* scratch);
+
+    // The same in training over rows that lie on several ranks, as many on each: every rank has the statistics of all rows, and
+    // dx is what one process with all rows would have. Between the two halves of each, what the first half leaves is added up
+    // over the ranks.
+    /// First half of norm_prepare: moments [2][c] in f64 = mean(x), mean(x^2) of this rank's rows. scratch as above.
+    void norm_moments(Stream stream, DType t, int64_t rows, int c, const void* x, const NormFusion& fusion, double* moments,
+                      float* scratch);
+    /// Second half, from the moments' sums over `ranks` ranks of `rows` rows each.
+    void norm_finish(Stream stream, int64_t rows, int ranks, int c, const double* moments, const NormChannels& ch, float eps,
+                     float momentum);
+    /// First half of norm_backward: adds this rank's rows to dgamma and dbeta, and leaves scratch (norm_shared_floats of it
+    /// are to be added up over the ranks).
+    void norm_backward_sums(Stream stream, DType t, int64_t rows, int c, const void* x, const void* dy, const NormFusion& fusion,
+                            const NormChannels& ch, float* dgamma, float* dbeta, float* scratch);
+    /// Second half: dx, and this rank's part of dnoise_weight. all_rows: of all ranks; 0 in evaluation.
+    void norm_backward_input(Stream stream, DType t, int64_t rows, int64_t all_rows, int c, const void* x, const void* dy,
+                             const NormFusion& fusion, const NormChannels& ch, void* dx, float* dnoise_weight, float* scratch);)

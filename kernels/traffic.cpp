@@ -153,6 +153,14 @@ void cond_norm_backward(Stream, DType t, const CondNormShape& s, const void*, co
   const int64_t x = s.n * s.pixels * s.c;
   note("cond_norm_backward", 4, t, {5 * x}, {3 * x});
 }
+void cond_norm_backward_sums(Stream, DType t, const CondNormShape& s, int64_t, const void*, const void*, const float*, const float*,
+                             const float*, const float*, const float*, Activation, float*, float*, float*) {
+  note("cond_norm_backward_sums", 3, t, {2 * s.n * s.pixels * s.c}, {});
+}
+void cond_norm_backward_input(Stream, DType t, const CondNormShape& s, const void*, const void*, const float*, const float*, const float*,
+                              const float*, Activation, void*, const float*) {
+  note("cond_norm_backward_input", 1, t, {3 * s.n * s.pixels * s.c});
+}
 
 // ---- embedding -------------------------------------------------------------------------------------------------------
 void labels_from_uniform(Stream, int64_t n, int, const float*, int32_t*) { note("labels_from_uniform", 1, DType::f32, {0, 2 * kFloat * n}); }
@@ -244,6 +252,22 @@ void norm_backward(Stream, DType t, int64_t rows, int c, const void*, const void
   const int launches = (sums ? 2 : 1) + 1 + (dgamma || dbeta ? 1 : 0) + (fusion.noise && dnoise_weight ? 3 : 0);
   const int64_t noise_passes = (sums ? 2 : 1) + (dnoise_weight ? 1 : 0);
   note("norm_backward", launches, t, {(sums ? 2 : 1) * (x + dy) + x, noise_passes * noise}, {2 * x + dy, noise});
+}
+void norm_moments(Stream, DType t, int64_t rows, int c, const void*, const NormFusion& fusion, double*, float*) {
+  note("norm_moments", 3, t, {rows * c, fusion.noise ? kFloat * rows : 0}, {});
+}
+void norm_finish(Stream, int64_t, int, int, const double*, const NormChannels&, float, float) {
+  note("norm_finish", 1, DType::f32, {});
+}
+void norm_backward_sums(Stream, DType t, int64_t rows, int c, const void*, const void*, const NormFusion& fusion, const NormChannels&,
+                        float* dgamma, float* dbeta, float*) {
+  const int64_t dy = rows * (fusion.glu ? c / 2 : c), noise = fusion.noise ? kFloat * rows : 0;
+  note("norm_backward_sums", 2 + (dgamma || dbeta ? 1 : 0), t, {rows * c + dy, noise}, {});
+}
+void norm_backward_input(Stream, DType t, int64_t rows, int64_t, int c, const void*, const void*, const NormFusion& fusion,
+                         const NormChannels&, void*, float* dnoise_weight, float*) {
+  const int64_t x = rows * c, dy = rows * (fusion.glu ? c / 2 : c), noise = fusion.noise ? kFloat * rows : 0;
+  note("norm_backward_input", 1 + (fusion.noise && dnoise_weight ? 3 : 0), t, {2 * x + dy, (dnoise_weight ? 2 : 1) * noise}, {2 * x + dy, noise});
 }
 
 // ---- perceptual ------------------------------------------------------------------------------------------------------

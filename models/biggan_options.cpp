@@ -125,6 +125,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["data"] = o.data.string();
     j["device"] = name_of(o.device);
     j["on_collapse"] = name_of(o.on_collapse);
+    j["sync_norm"] = o.sync_norm;
   }
   return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
@@ -146,6 +147,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
     o.fit = fit_from_name(j.at("fit").get<std::string>());
     const json& b = j.at("background");
     o.background = {b.at(0), b.at(1), b.at(2)};
+    o.sync_norm = j.value("sync_norm", true);
     if (j.contains("data")) {
       o.data = j.at("data").get<std::string>();
       o.device = j.at("device") == "gpu" ? Device::gpu : Device::cpu;
@@ -165,6 +167,7 @@ void check(const RunOptions& o) {
   range("--batch", o.batch, 2, 65536);
   range("--accumulate", o.train.parts, 1, o.batch);
   if (o.batch % o.train.parts) fail("--accumulate {}: must divide --batch {}", o.train.parts, o.batch);
+  if (o.ranks) o.ranks->require_divides(o.batch, o.train.parts);
   range("--d-steps", o.train.d_steps, 1, 100);
   range("--steps", double(o.steps), 1, 1e9);
   range("--minutes", o.minutes, 0, 1e7);

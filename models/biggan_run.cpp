@@ -29,7 +29,7 @@ class BigganTrainee : public Trainee {
  public:
   BigganTrainee(const RunOptions& o, std::shared_ptr<const Dataset> data, ClassIndex classes, ProgressLine& line)
       : o_(o), line_(line), data_(std::move(data)), classes_(std::move(classes)), sampler_(std::make_shared<Philox>(o.seed ^ kSampleSeed)),
-        model_(o.network), labels_(Shape{pictures_a_step()}, DType::i32),
+        model_(o.network), labels_(Shape{pictures_a_step() / ranks()}, DType::i32),
         sample_order_(permutation(o.seed, "sample.labels", 0, int64_t(data_->count()))) {
     use_stream(0);
     if (o.network.conditional() && o.class_metric && o.metric_every > 0) make_references();
@@ -45,6 +45,7 @@ class BigganTrainee : public Trainee {
   std::string summary() override;
   Tensor sample(int64_t first, int64_t n) override;
   void write_sheets(const RunDirectory& directory, int64_t step) override;
+  std::vector<Tensor> state() override { return model_.state(); }
   void initialise() override { model_.initialise(*random_); }
   void save(CheckpointWriter& w) override;
   void load(const SafetensorsFile& file) override;
@@ -54,8 +55,11 @@ class BigganTrainee : public Trainee {
   void make_references();
   /// Samples of the classes given, from latents counted from `first` on.
   Tensor sample_of(const std::vector<int32_t>& labels, int64_t first);
-  int64_t at_once() const { return o_.batch / o_.train.parts; }
-  int64_t pictures_a_step() const { return int64_t(o_.batch) * o_.train.d_steps; }
+  int ranks() const { return o_.ranks ? o_.ranks->size() : 1; }
+  /// A step's pictures are those of D's batches, one behind the other, each in its parts.
+  BatchShare share() const { return {o_.ranks ? o_.ranks->rank() : 0, ranks(), o_.train.parts * o_.train.d_steps}; }
+  int64_t at_once() const { return o_.batch / (int64_t(o_.train.parts) * ranks()); }  // pictures
+  int64_t pictures_a_step() const { return int64_t(o_.batch) * o_.train.d_steps; }    // of all ranks
   RealPart real_part(int d_step, int part);
 
   const RunOptions& o_;
@@ -98,14 +102,15 @@ void BigganTrainee::use_stream(int stream) {
   context().random = random_;
   graph_.reset();  // the seed is an argument of its launches
   next_step_ = -1;
-  order_ = std::make_unique<BatchOrder>(seed, int64_t(data_->count()), int(pictures_a_step()));
+  order_ = std::make_unique<BatchOrder>(seed, int64_t(data_->count()), int(pictures_a_step()), share());
   source_.reset();  // first: the set need not fit in memory twice
-  source_ = std::make_unique<PictureSource>(data_, seed, int(pictures_a_step()));
+  source_ = std::make_unique<PictureSource>(data_, seed, int(pictures_a_step()), share());
 }
 
-/// Part `part` of D's batch number d_step of the current step, augmented, with its labels.
+/// This rank's share of part `part` of D's batch number d_step of the current step, augmented, with its labels.
 RealPart BigganTrainee::real_part(int d_step, int part) {
-  const int64_t n = at_once(), first = int64_t(d_step) * o_.batch + part * n;
+  const int64_t n = at_once(), first = (int64_t(d_step) * o_.train.parts + part) * n;
+  random_->set_first_sample((int64_t(part) * ranks() + share().rank) * n);
   const std::string site = std::to_string(d_step);
   const Tensor flips = random_->uniform("flip." + site, Shape{n, 1}), uniforms = random_->uniform("augment.real." + site, Shape{n, kAugmentUniforms});
   return {source_->gather(first, n, flips, float(o_.flip), o_.train.augment, uniforms), labels_.slice(first, Shape{n})};
@@ -297,6 +302,7 @@ RunPlan plan_of(const RunOptions& o) {
   p.max_rewinds = o.max_rewinds;
   p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
   p.console = o.console;
+  p.ranks = o.ranks;
   return p;
 }
 
@@ -322,10 +328,13 @@ RunResult train(const RunOptions& options) {
   UseContext use(context);
   context.storage = options.precision;
   context.library = options.library;
+  context.ranks = options.ranks.get();
+  context.sync_norm = options.sync_norm;
+  if (options.ranks && options.device == Device::gpu) options.ranks->use_gpus();
   // The classes belong to the run's configuration, and are known when the pictures are.
   RunOptions o = options;
-  ProgressLine reading(o.console);
-  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), reading);
+  ProgressLine reading(o.console && (!o.ranks || o.ranks->root()));
+  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), reading, o.ranks.get());
   ClassIndex classes;
   if (o.unconditional)
     classes.labels.assign(data->count(), 0);
@@ -336,15 +345,17 @@ RunResult train(const RunOptions& options) {
   o.class_names = classes.names;
   o.network.classes = int(classes.names.size());
   check(o);
+  if (o.ranks) o.ranks->agree_on_options(to_json(o, true), {"commands", "data", "rewinds"});
   TrainingRun run(plan_of(o));
   run.use_pictures(data);
   BigganTrainee trainee(o, data, std::move(classes), run.line());
   run.start(trainee);
   const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());
-  run.line().print(fmt::format("{} {} px, G {:.2f} M parameters, D {:.2f} M; batch {} x {} D steps, {} on {} ({}); to {}",
+  const std::string ranks = o.ranks ? fmt::format("{} ranks, each with ", o.ranks->size()) : "";
+  run.line().print(fmt::format("{} {} px, G {:.2f} M parameters, D {:.2f} M; batch {} x {} D steps, {} on {} ({}{}); to {}",
                                o.network.deep ? "BigGAN-deep" : "BigGAN", o.network.size, double(trainee.model().g_params.parameter_count()) / 1e6,
                                double(trainee.model().d_params.parameter_count()) / 1e6, o.batch, o.train.d_steps, name_of(o.precision),
-                               name_of(o.device), device, o.out.string()));
+                               name_of(o.device), ranks, device, o.out.string()));
   return run.train(trainee);
 }
 
@@ -357,6 +368,8 @@ void dry_run(const RunOptions& options) {
   UseContext use(context);
   context.storage = o.precision;
   context.library = o.library;
+  context.ranks = o.ranks.get();
+  context.sync_norm = o.sync_norm;
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   const auto table = [](const char* title, const ParameterSet& set) {
@@ -367,9 +380,11 @@ void dry_run(const RunOptions& options) {
   };
   table("G", model.g_params);
   table("D", model.d_params);
-  const int64_t n = o.batch / o.train.parts;
+  const int ranks = o.ranks ? o.ranks->size() : 1;
+  const int64_t n = o.batch / (int64_t(o.train.parts) * ranks);  // each rank's pictures at a time
   for (int i = 0; i < 2; i++)
     model.iteration([&](int, int) { return RealPart{Tensor(Shape{n, o.network.size, o.network.size, 3}), Tensor(Shape{n}, DType::i32)}; }, o.train);
+  if (o.ranks) fmt::print("{}; the memory below is each rank's\n", o.ranks->traffic().text(ranks, 2));
   const Arena::Stats s = context.arena->stats();
   fmt::print("memory: {} MB of tensors at the peak of a step with batch {} in {} parts and {} classes ({} MB reserved), and the pictures: {:.3f} MB each\n",
              s.peak >> 20, o.batch, o.train.parts, o.network.classes, s.reserved >> 20, double(o.network.size) * o.network.size * 3 / 1048576.0);

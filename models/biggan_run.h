@@ -53,6 +53,8 @@ struct RunOptions {
   Device device = Device::cpu;
   DType precision = DType::f32;  // storage of activations: engine/precision.h
   LibraryOptions library;        // of a GPU
+  std::shared_ptr<Ranks> ranks;  // that train together (engine/ranks.h), null: this process alone. `batch` is that of all
+  bool sync_norm = true;         // on several ranks, batch norm takes its statistics over all of their pictures
   int threads = 0;
   double memory_gb = 0;
   double picture_memory_gb = 0;

@@ -1,6 +1,7 @@
 #include "models/biggan_training.h"
 
 #include "engine/error.h"
+#include "engine/ranks.h"
 
 namespace kiln::biggan {
 
@@ -44,7 +45,16 @@ Var augmented(const Var& x, const std::string& site, const AugmentPolicy& p) {
 
 }  // namespace
 
-void Model::train_discriminator(const RealPart& real, int d_step, const TrainOptions& o, Losses& out) {
+std::vector<Tensor> Model::state() const {
+  std::vector<Tensor> all{memory.whole()};
+  for (const ParameterSet* set : {&g_params, &d_params, &average_params})
+    for (const Tensor* t : {&set->values, &set->m, &set->v, &set->statistics, &set->vectors})
+      if (*t) all.push_back(*t);
+  return all;
+}
+
+/// share: of a mean over this part's pictures in the whole batch's; last: its backward is the last that adds to the gradients.
+void Model::train_discriminator(const RealPart& real, int d_step, float share, bool last, const TrainOptions& o, Losses& out) {
   const std::string site = "d" + std::to_string(d_step);
   const int64_t n = real.pictures.shape()[0];
   Tensor both, labels;
@@ -59,10 +69,10 @@ void Model::train_discriminator(const RealPart& real, int d_step, const TrainOpt
   }
   Tape tape;
   Recording recording(tape);
-  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
+  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors, last && o.ortho_d == 0 ? &d_params.sum() : nullptr);
   Var logits = d(Var(std::move(both)), labels);
   const HingeLoss on_real = hinge_loss(take_rows(logits, 0, n), 1.f, 1.f, nullptr), on_fake = hinge_loss(take_rows(logits, n, n), -1.f, 1.f, nullptr);
-  const float share = 1.f / float(o.parts), mean = share / float(o.d_steps);
+  const float mean = share / float(o.d_steps);
   tape.backward({{on_real.value, share}, {on_fake.value, share}}, memory.loss_scale());
   add_scaled(out.d_real, on_real.value.value, mean);
   add_scaled(out.d_fake, on_fake.value.value, mean);
@@ -70,12 +80,11 @@ void Model::train_discriminator(const RealPart& real, int d_step, const TrainOpt
   add_scaled(out.logit_fake, on_fake.mean_logit, mean);
 }
 
-void Model::train_generator(int64_t n, const TrainOptions& o, Losses& out) {
-  const float share = 1.f / float(o.parts);
+void Model::train_generator(int64_t n, float share, bool last, const TrainOptions& o, Losses& out) {
   Tape tape;
   Recording recording(tape);
   const Fakes f = draw("g", n);
-  g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors);
+  g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors, last && o.ortho_g == 0 ? &g_params.sum() : nullptr);
   Var fakes = augmented(g(f.z, f.labels), "g", o.augment);
   Var loss;
   {
@@ -90,32 +99,40 @@ void Model::train_generator(int64_t n, const TrainOptions& o, Losses& out) {
 
 Losses Model::iteration(const RealSource& real, const TrainOptions& o) {
   RandomSource& random = *context().random;
-  Losses out;
-  int64_t per_part = 0;
+  Ranks* const ranks = context().ranks;
+  const int64_t size = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
+  const float share = 1.f / float(int64_t(o.parts) * size);
+  const bool pulls = !ranks || ranks->root();  // what is no picture's share is added once
+  const Tensor reported = zeros(Shape{5});
+  const auto number = [&](int64_t i) { return reported.slice(i, Shape{1}); };
+  Losses out{number(0), number(1), number(2), number(3), number(4)};
+  int64_t pictures = 0;  // of a part, on this rank
   for (int k = 0; k < o.d_steps; k++) {
     d_params.zero_grad();
-    int64_t first = 0;
     for (int p = 0; p < o.parts; p++) {
-      random.set_first_sample(first);
       const RealPart part = real(k, p);
-      per_part = part.pictures.shape()[0];
-      train_discriminator(part, k, o, out);
-      first += per_part;
+      pictures = part.pictures.shape()[0];
+      random.set_first_sample((p * size + rank) * pictures);
+      train_discriminator(part, k, share, p + 1 == o.parts, o, out);
     }
     random.set_first_sample(0);
-    add_orthogonal_gradient(d_params, o.ortho_d, o.ortho_form, [](const std::string&) { return true; }, memory.loss_scale());
+    if (pulls) add_orthogonal_gradient(d_params, o.ortho_d, o.ortho_form, [](const std::string&) { return true; }, memory.loss_scale());
     d_params.adam_step(o.adam_d, {}, nullptr, memory.loss_scale());
   }
   g_params.zero_grad();
   for (int p = 0; p < o.parts; p++) {
-    random.set_first_sample(p * per_part);
-    train_generator(per_part, o, out);
+    random.set_first_sample((p * size + rank) * pictures);
+    train_generator(pictures, share, p + 1 == o.parts, o, out);
   }
   random.set_first_sample(0);
   d_spectral_.release();
   g_spectral_.release();
   // The shared embedding is left alone, as published.
-  add_orthogonal_gradient(g_params, o.ortho_g, o.ortho_form, [](const std::string& name) { return name != "shared"; }, memory.loss_scale());
+  if (pulls) add_orthogonal_gradient(g_params, o.ortho_g, o.ortho_form, [](const std::string& name) { return name != "shared"; }, memory.loss_scale());
+  if (ranks) {
+    ranks->sum(reported);
+    if (!context().sync_norm) g_params.average_statistics();
+  }
   g_params.adam_step(o.adam_g, o.ema, &average_params, memory.loss_scale());
   g_params.average_vectors(average_params);
   memory.end_step(2);

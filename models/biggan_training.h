@@ -53,6 +53,9 @@ class Model {
   /// D's step K, "z.g", "y.g", "augment.g".
   Losses iteration(const RealSource& real, const TrainOptions& o);
 
+  /// All that training changes, for ranks to begin alike: parameters, statistics, singular vectors, optimisers.
+  std::vector<Tensor> state() const;
+
   /// Pictures [n, R, R, 3] on (-1, 1) of the averaged generator, in evaluation mode, from z [n, latent()].
   Tensor sample(const Tensor& z, const Labels& labels);
 
@@ -77,8 +80,8 @@ class Model {
     Labels labels;
   };
   Fakes draw(const std::string& site, int64_t n);
-  void train_discriminator(const RealPart& real, int d_step, const TrainOptions& o, Losses& out);
-  void train_generator(int64_t n, const TrainOptions& o, Losses& out);
+  void train_discriminator(const RealPart& real, int d_step, float share, bool last, const TrainOptions& o, Losses& out);
+  void train_generator(int64_t n, float share, bool last, const TrainOptions& o, Losses& out);
 
   SpectralGroup g_spectral_, average_spectral_, d_spectral_;
 };

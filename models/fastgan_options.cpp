@@ -60,6 +60,7 @@ std::string to_json(const RunOptions& o, bool with_paths) {
     j["tf32"] = o.library.tf32;
     j["deterministic"] = o.library.deterministic;
     j["autotune"] = o.library.autotune;
+    j["sync_norm"] = o.sync_norm;
     j["on_collapse"] = name_of(o.on_collapse);
     j["max_rewinds"] = o.max_rewinds;
     j["rewinds"] = o.rewinds;
@@ -124,6 +125,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
         o.rewinds = j.at("rewinds");
       }
       if (j.contains("commands")) o.commands = j.at("commands").get<std::vector<std::string>>();
+      o.sync_norm = j.value("sync_norm", true);
       o.library = {j.value("tf32", false), j.value("deterministic", false), j.value("autotune", false)};
     }
     return o;
@@ -140,6 +142,7 @@ void check(const RunOptions& o) {
   range("--batch", o.batch, 1, 4096);
   range("--accumulate", o.accumulate, 1, o.batch);
   if (o.batch % o.accumulate) fail("--accumulate {}: must divide --batch {}", o.accumulate, o.batch);
+  if (o.ranks) o.ranks->require_divides(o.batch, o.accumulate);
   range("--steps", double(o.steps), 1, 1e9);
   range("--minutes", o.minutes, 0, 1e7);
   range("--flip", o.flip, 0, 1);

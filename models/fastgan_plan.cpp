@@ -5,6 +5,7 @@
 #include "engine/layer_table.h"
 #include "engine/memory_plan.h"
 #include "engine/process_memory.h"
+#include "engine/ranks.h"
 #include "models/fastgan_run.h"
 #include "models/feature_meter.h"
 
@@ -19,6 +20,8 @@ void dry_run(const RunOptions& options) {
   UseContext use(context);
   context.storage = options.precision;
   context.library = options.library;
+  context.ranks = options.ranks.get();
+  context.sync_norm = options.sync_norm;
   const RunOptions o = with_networks(options);
   std::unique_ptr<FeatureNetwork> network;
   if (!o.metric_network.empty()) network = open_feature_network(o.metric_network, o.metric_weights);
@@ -28,9 +31,10 @@ void dry_run(const RunOptions& options) {
   layers.add("G", model.g_params);
   layers.add("D", model.d_params);
   context.layers = &layers;
-  const int64_t part = o.batch / o.accumulate, side = o.network.size;
+  const int ranks = o.ranks ? o.ranks->size() : 1;
+  const int64_t part = o.batch / (o.accumulate * ranks), side = o.network.size;  // each rank's pictures at a time
   const bool streams = uint64_t(pictures * side * side * 3) > dataset_options(o).max_bytes;
-  const PictureSet set(streams ? o.batch : 1, int(side), int(side));
+  const PictureSet set(streams ? o.batch / ranks : 1, int(side), int(side));
   const auto step = [&] {
     std::vector<Tensor> parts;
     for (int k = 0; k < o.accumulate; k++) parts.emplace_back(Shape{part, side, side, 3}, o.precision);
@@ -42,8 +46,9 @@ void dry_run(const RunOptions& options) {
   losses = step();
   model.sample(Tensor(Shape{part, o.network.nz}));
   if (network) network->features(Tensor(Shape{FeatureMeter::kBatch, side, side, 3}));
-  model.reconstruct(Tensor(Shape{part, side, side, 3}, o.precision));
+  model.reconstruct(Tensor(Shape{std::min(o.batch / o.accumulate, 8), side, side, 3}, o.precision));
   fmt::print("{}{}", layers.text("G"), layers.text("D"));
+  if (o.ranks) fmt::print("{}; the memory below is each rank's\n", o.ranks->traffic().text(ranks, 2));
   const DatasetOptions d = dataset_options(o);
   const int threads = o.threads > 0 ? o.threads : omp_get_max_threads();
   const MemoryPlan m = plan_memory(context, plan_of(o), survey, int(side), d.max_bytes, threads, at_start);

@@ -35,6 +35,7 @@ class FastganTrainee : public Trainee {
   std::string summary() override;
   Tensor sample(int64_t first, int64_t n) override;
   void write_sheets(const RunDirectory& directory, int64_t step) override;
+  std::vector<Tensor> state() override { return model_.state(); }
   void initialise() override { model_.initialise(*random_); }
   void save(CheckpointWriter& w) override;
   void load(const SafetensorsFile& file) override;
@@ -43,6 +44,8 @@ class FastganTrainee : public Trainee {
  private:
   std::vector<Tensor> real_batch();
   std::string perceptual_text() const { return fmt::format("{} {:016x}", o_.train.perceptual->key(), o_.train.perceptual->fingerprint()); }
+  BatchShare share() const { return {o_.ranks ? o_.ranks->rank() : 0, o_.ranks ? o_.ranks->size() : 1, o_.accumulate}; }
+  int64_t at_once() const { return o_.batch / (share().ranks * o_.accumulate); }  // pictures
 
   const RunOptions& o_;
   std::shared_ptr<const Dataset> data_;
@@ -62,7 +65,7 @@ void FastganTrainee::use_stream(int stream) {
   graph_.reset();  // the seed is an argument of its launches
   next_step_ = -1;
   source_.reset();  // first: the set need not fit in memory twice
-  source_ = std::make_unique<PictureSource>(data_, seed, o_.batch);
+  source_ = std::make_unique<PictureSource>(data_, seed, o_.batch, share());
 }
 
 void FastganTrainee::load(const SafetensorsFile& file) {
@@ -101,13 +104,13 @@ void FastganTrainee::save(CheckpointWriter& w) {
   w.add_loss_scale(model_.memory);
 }
 
-/// The step's real pictures, augmented, in --accumulate parts.
+/// This rank's share of the step's real pictures, augmented, in --accumulate parts.
 std::vector<Tensor> FastganTrainee::real_batch() {
   const AugmentPolicy& p = o_.train.augment;
-  const int64_t n = o_.batch / o_.accumulate;
+  const int64_t n = at_once();
   std::vector<Tensor> parts;
-  for (int64_t first = 0; first < o_.batch; first += n) {
-    random_->set_first_sample(first);
+  for (int64_t first = 0; first < n * o_.accumulate; first += n) {
+    random_->set_first_sample(share().place(first, o_.batch));
     const Tensor flips = random_->uniform("flip", Shape{n, 1}), uniforms = random_->uniform("augment.real", Shape{n, kAugmentUniforms});
     parts.push_back(source_->gather(first, n, flips, float(o_.flip), p, uniforms));
   }
@@ -159,24 +162,22 @@ std::string FastganTrainee::summary() {
 
 Tensor FastganTrainee::sample(int64_t first, int64_t n) {
   Scoped<std::shared_ptr<RandomSource>> scope(&Context::random, sampler_);
-  n = std::min<int64_t>(n, o_.batch / o_.accumulate);
+  n = std::min(n, at_once());
   sampler_->set_first_sample(first);
   return model_.sample(sampler_->normal("z", Shape{n, o_.network.nz}));
 }
 
 void FastganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
   // The first pictures of the set, unchanged: the same in every sheet.
-  const int n = o_.batch / o_.accumulate;
+  const int n = std::min(o_.batch / o_.accumulate, 8);
   std::vector<int32_t> index(static_cast<size_t>(n));
   for (int i = 0; i < n; i++) index[size_t(i)] = int32_t(size_t(i) % data_->count());
   const ReconstructionSheet s = model_.reconstruct(source_->pictures(index));
   std::vector<Picture> all;
   for (const Tensor& t : {s.real, s.all, s.small, s.part_target, s.part}) {
-    std::vector<Picture> row = to_pictures(t);
-    if (row.size() > 8) row.resize(8);
-    for (Picture& p : row) all.push_back(std::move(p));
+    for (Picture& p : to_pictures(t)) all.push_back(std::move(p));
   }
-  write_png(directory.sample(step, "_recon"), make_grid(all, std::min(n, 8), 2));
+  write_png(directory.sample(step, "_recon"), make_grid(all, n, 2));
 }
 
 }  // namespace
@@ -217,6 +218,7 @@ RunPlan plan_of(const RunOptions& o) {
   p.max_rewinds = o.max_rewinds;
   p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
   p.console = o.console;
+  p.ranks = o.ranks;
   return p;
 }
 
@@ -227,24 +229,39 @@ RunOptions with_networks(RunOptions o) {
 
 RunResult train(const RunOptions& options) {
   check(options);
+  if (options.ranks) options.ranks->agree_on_options(to_json(options, true), {"commands", "data", "rewinds"});
   if (options.threads > 0) omp_set_num_threads(options.threads);
   Context context(options.device, false, size_t(options.memory_gb * (1ull << 30)));
   UseContext use(context);
   context.storage = options.precision;
   context.library = options.library;
-  const RunOptions o = with_networks(options);
-  std::unique_ptr<FeatureNetwork> network;  // a mistake in its name or file is told before the run's directory is made
-  if (!o.metric_network.empty()) network = open_feature_network(o.metric_network, o.metric_weights);
+  context.ranks = options.ranks.get();
+  context.sync_norm = options.sync_norm;
+  if (options.ranks && options.device == Device::gpu) options.ranks->use_gpus();
+  RunOptions o = options;
+  std::unique_ptr<FeatureNetwork> network;  // the root's; a mistake in its name or file is told before the run's directory is made
+  const auto open = [&] {
+    o = with_networks(options);
+    if (!o.metric_network.empty() && (!o.ranks || o.ranks->root())) network = open_feature_network(o.metric_network, o.metric_weights);
+  };
+  if (o.ranks) {
+    o.ranks->together(open);
+    o.ranks->agree("its LPIPS network", o.train.perceptual ? fmt::format("{:016x}", o.train.perceptual->fingerprint()) : "", false,
+                   "give every machine the same weights");
+  } else {
+    open();
+  }
   TrainingRun run(plan_of(o));
-  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), run.line());
+  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), run.line(), o.ranks.get());
   run.use_pictures(data);
   if (network) run.use_meter(std::make_unique<FeatureMeter>(std::move(network), data, o.cache ? default_cache_folder() : std::filesystem::path()));
   FastganTrainee trainee(o, data);
   run.start(trainee);
   const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());
-  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({}); to {}", o.network.size,
+  const std::string ranks = o.ranks ? fmt::format("{} ranks, each with ", o.ranks->size()) : "";
+  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({}{}); to {}", o.network.size,
                                double(trainee.model().g_params.parameter_count()) / 1e6, double(trainee.model().d_params.parameter_count()) / 1e6,
-                               o.batch, name_of(o.precision), name_of(o.device), device, o.out.string()));
+                               o.batch, name_of(o.precision), name_of(o.device), ranks, device, o.out.string()));
   return run.train(trainee);
 }
 

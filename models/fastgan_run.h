@@ -54,6 +54,8 @@ struct RunOptions {
   Device device = Device::cpu;
   DType precision = DType::f32;  // storage of activations: engine/precision.h
   LibraryOptions library;  // of a GPU
+  std::shared_ptr<Ranks> ranks;  // that train together (engine/ranks.h), null: this process alone. `batch` is that of all
+  bool sync_norm = true;  // on several ranks, batch norm takes its statistics over all of their pictures
   int threads = 0;
   double memory_gb = 0;  // of tensors; 0: no limit
   double picture_memory_gb = 0;  // of decoded pictures, a larger set streams; 0: default_picture_memory()

@@ -1,6 +1,7 @@
 #include "models/fastgan_training.h"
 
 #include "engine/error.h"
+#include "engine/ranks.h"
 
 namespace kiln::fastgan {
 namespace {
@@ -34,10 +35,17 @@ void Model::initialise(RandomSource& random) {
   average_params.copy_from(g_params);
 }
 
-Pictures Model::augmented_fakes(int64_t n, const TrainOptions& o) {
+std::vector<Tensor> Model::state() const {
+  return {g_params.values,     g_params.m,          g_params.v, g_params.statistics, g_params.vectors,      d_params.values,
+          d_params.m,          d_params.v,          d_params.statistics, d_params.vectors, average_params.values, average_params.statistics,
+          memory.whole()};
+}
+
+/// last: the forward's backward is the last that adds to G's gradients in this iteration.
+Pictures Model::augmented_fakes(int64_t n, bool last, const TrainOptions& o) {
   RandomSource& random = *context().random;
   const Var z(random.normal("z", Shape{n, config.nz}));
-  g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors);
+  g_spectral_.prepare(g_params.values, g_params.grads, g_params.vectors, last ? &g_params.sum() : nullptr);
   const Pictures plain = g(z);
   return {augment(plain.big, o.augment, random.uniform("augment.fake.big", Shape{n, kAugmentUniforms})),
           augment(plain.small, o.augment, random.uniform("augment.fake.small", Shape{n, kAugmentUniforms}))};
@@ -58,12 +66,12 @@ void Model::perceptual_loss(const Reconstructions& r, const Tensor& small, const
   add(r.part, o.perceptual->encode(part), out.recon_part);
 }
 
-void Model::train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out) {
+void Model::train_on_real(const Tensor& real, const Tensor& corner, float share, bool last, const TrainOptions& o, Losses& out) {
   const int s = config.small();
   Tape tape;
   Recording recording(tape);
   d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
-  decoder_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);
+  decoder_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors, last ? &d_params.sum() : nullptr);
   const Var x(real), small = nearest_resize(x, s, s);
   const Features f = d({x, small});
   const HingeLoss h = hinge(f.logits, 1.f, "margin.real", o);
@@ -86,10 +94,11 @@ void Model::train_on_real(const Tensor& real, const Tensor& corner, float share,
   add_scaled(out.logit_real, h.mean_logit, share);
 }
 
-void Model::train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out) {
+void Model::train_on_fakes(const Pictures& fakes, float share, bool last, const TrainOptions& o, Losses& out) {
   Tape tape;
   Recording recording(tape);
-  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors);  // its batch statistics are its own, too
+  // Its batch statistics are its own, too.
+  d_spectral_.prepare(d_params.values, d_params.grads, d_params.vectors, last ? &d_params.sum() : nullptr);
   const Features f = d({fakes.big.detach(), fakes.small.detach()});
   const HingeLoss h = hinge(f.logits, -1.f, "margin.fake", o);
   tape.backward({{h.value, share}}, memory.loss_scale());
@@ -112,58 +121,67 @@ void Model::train_generator(Tape& tape, Pictures fakes, float share, Losses& out
 
 Losses Model::iteration(const std::vector<Tensor>& parts, const TrainOptions& o) {
   RandomSource& random = *context().random;
-  const float share = 1.0f / float(parts.size());
-  Losses out;
+  Ranks* const ranks = context().ranks;
+  const int64_t size = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
+  const float share = 1.0f / float(int64_t(parts.size()) * size);  // of the whole batch's means
+  const Tensor reported = zeros(Shape{8});
+  const auto number = [&](int64_t i) { return reported.slice(i, Shape{1}); };
+  Losses out{number(0), number(1), number(2), number(3), number(4), number(5), number(6), number(7)};
   g_params.zero_grad();
   d_params.zero_grad();
   const Tensor corner = draw_corner(random.uniform("part", Shape{1, 1}));
   const auto each_part = [&](auto&& f) {
-    int64_t first = 0;
-    for (const Tensor& real : parts) {
-      random.set_first_sample(first);
-      f(real);
-      first += real.shape()[0];
+    for (size_t p = 0; p < parts.size(); p++) {
+      const int64_t n = parts[p].shape()[0];
+      random.set_first_sample((int64_t(p) * size + rank) * n);
+      f(parts[p], p + 1 == parts.size());
     }
     random.set_first_sample(0);
   };
 
   if (parts.size() == 1) {  // one forward of G serves both networks: its tape stays open until G's turn
-    const Tensor& real = parts[0];
-    Tape tape;
-    Pictures fakes;
-    {
-      Recording recording(tape);
-      fakes = augmented_fakes(real.shape()[0], o);
-    }
-    train_on_real(real, corner, 1.f, o, out);
-    train_on_fakes(fakes, 1.f, o, out);
-    d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
-    train_generator(tape, std::move(fakes), 1.f, out);
-  } else {  // the same in parts: G runs forward once more, so that one part's activations are all that is ever kept
-    // Both passes start from the same statistics and singular vectors, so that G is trained on the fakes that D saw.
-    const Tensor statistics = copy_of(g_params.statistics), vectors = copy_of(g_params.vectors);
-    each_part([&](const Tensor& real) {
-      NoGrad none;
-      const Pictures fakes = augmented_fakes(real.shape()[0], o);
-      g_spectral_.release();
-      train_on_real(real, corner, share, o, out);
-      train_on_fakes(fakes, share, o, out);
-    });
-    d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
-    copy(statistics, g_params.statistics);
-    copy(vectors, g_params.vectors);
-    each_part([&](const Tensor& real) {
+    each_part([&](const Tensor& real, bool) {
       Tape tape;
       Pictures fakes;
       {
         Recording recording(tape);
-        fakes = augmented_fakes(real.shape()[0], o);
+        fakes = augmented_fakes(real.shape()[0], true, o);
+      }
+      train_on_real(real, corner, share, true, o, out);
+      train_on_fakes(fakes, share, true, o, out);
+      d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
+      train_generator(tape, std::move(fakes), share, out);
+    });
+  } else {  // the same in parts: G runs forward once more, so that one part's activations are all that is ever kept
+    // Both passes start from the same statistics and singular vectors, so that G is trained on the fakes that D saw.
+    const Tensor statistics = copy_of(g_params.statistics), vectors = copy_of(g_params.vectors);
+    each_part([&](const Tensor& real, bool last) {
+      NoGrad none;
+      const Pictures fakes = augmented_fakes(real.shape()[0], false, o);
+      g_spectral_.release();
+      train_on_real(real, corner, share, last, o, out);
+      train_on_fakes(fakes, share, last, o, out);
+    });
+    d_params.adam_step(o.adam, {}, nullptr, memory.loss_scale());
+    copy(statistics, g_params.statistics);
+    copy(vectors, g_params.vectors);
+    each_part([&](const Tensor& real, bool last) {
+      Tape tape;
+      Pictures fakes;
+      {
+        Recording recording(tape);
+        fakes = augmented_fakes(real.shape()[0], last, o);
       }
       train_generator(tape, std::move(fakes), share, out);
     });
   }
   d_spectral_.release();
   g_spectral_.release();
+  if (ranks) {
+    ranks->sum(reported);
+    if (!context().sync_norm)
+      for (ParameterSet* set : {&g_params, &d_params}) set->average_statistics();
+  }
   g_params.adam_step(o.adam, o.ema, &average_params, memory.loss_scale());
   memory.end_step(2);
   return out;

@@ -41,14 +41,19 @@ class Model {
   /// Draws all weights from the random source (sites "init.G....", "init.D...."); the average starts as a copy.
   void initialise(RandomSource& random);
 
-  /// One iteration on a batch of real pictures [n, R, R, 3] that are already augmented, in the order of the published loop:
+  /// One iteration on a batch of real pictures [n, R, R, 3] that are already augmented; on several ranks (context().ranks) on each
+  /// one's share of it, as many pictures on each: the whole batch's part p is the parts p of rank 0, 1, ... In the order of the published loop:
   /// fakes; D on reals with reconstructions; D on the detached fakes; Adam for D; G through the updated D; Adam for G and its
   /// average. Random numbers come from context().random: sites "z", "noise.*", "augment.fake.big", "augment.fake.small",
   /// "part", "margin.real.big", "margin.real.small", "margin.fake.big", "margin.fake.small".
   Losses iteration(const Tensor& real, const TrainOptions& o) { return iteration(std::vector<Tensor>{real}, o); }
   /// The same with the batch in parts, whose gradients are added up: less memory for the activations of one part, one more
-  /// forward of G a part. Batch norm sees a part at a time. Both end by counting memory's step up.
+  /// forward of G a part. Batch norm sees a part at a time: of all ranks where context().sync_norm, else of this one; then the
+  /// ranks' running statistics are averaged. Both end by counting memory's step up. Losses are those of the whole batch.
   Losses iteration(const std::vector<Tensor>& parts, const TrainOptions& o);
+
+  /// All that training changes, for ranks to begin alike: parameters, statistics, singular vectors, optimisers.
+  std::vector<Tensor> state() const;
 
   /// Reconstructions of a batch by the live D in evaluation mode.
   ReconstructionSheet reconstruct(const Tensor& real);
@@ -68,10 +73,10 @@ class Model {
   StepMemory memory;  // the step, the loss scale and both optimisers' states
 
  private:
-  Pictures augmented_fakes(int64_t n, const TrainOptions& o);
+  Pictures augmented_fakes(int64_t n, bool last, const TrainOptions& o);
   void perceptual_loss(const Reconstructions& r, const Tensor& small, const Tensor& part, const TrainOptions& o, Losses& out);
-  void train_on_real(const Tensor& real, const Tensor& corner, float share, const TrainOptions& o, Losses& out);
-  void train_on_fakes(const Pictures& fakes, float share, const TrainOptions& o, Losses& out);
+  void train_on_real(const Tensor& real, const Tensor& corner, float share, bool last, const TrainOptions& o, Losses& out);
+  void train_on_fakes(const Pictures& fakes, float share, bool last, const TrainOptions& o, Losses& out);
   void train_generator(Tape& tape, Pictures fakes, float share, Losses& out);
 
   SpectralGroup g_spectral_, average_spectral_, d_spectral_, decoder_spectral_;

@@ -4,7 +4,7 @@
 set -eu
 wanted="g++ cmake ninja-build pkg-config libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libstb-dev libpng-dev
 libjpeg-dev libwebp-dev libexif-dev libfreetype-dev libzip-dev libeigen3-dev
-libavcodec-dev libavfilter-dev libavformat-dev libavutil-dev libswscale-dev doctest-dev python3 $*"
+libavcodec-dev libavfilter-dev libavformat-dev libavutil-dev libswscale-dev libopenmpi-dev openmpi-bin doctest-dev python3 $*"
 missing=""
 for p in $wanted; do
   dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || missing="$missing $p"

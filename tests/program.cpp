@@ -34,7 +34,7 @@ std::string file_text(const fs::path& p) {
 
 static int spawn(const std::string& program, const std::vector<std::string>& arguments, const std::string& folder,
                  const std::vector<std::string>& environment, const std::string& out, const std::string& err) {
-  const std::string path = std::string(KILN_BIN_DIR) + "/" + program;
+  const std::string path = program.starts_with('/') ? program : std::string(KILN_BIN_DIR) + "/" + program;
   REQUIRE(fs::exists(path));
   const pid_t child = fork();
   REQUIRE(child >= 0);
@@ -69,8 +69,9 @@ Finished run_program(const std::string& program, const std::vector<std::string>&
   return f;
 }
 
-int start_program(const std::string& program, const std::vector<std::string>& arguments, const std::string& log) {
-  return spawn(program, arguments, ".", {}, log, log + ".err");
+int start_program(const std::string& program, const std::vector<std::string>& arguments, const std::string& log,
+                  const std::vector<std::string>& environment) {
+  return spawn(program, arguments, ".", environment, log, log + ".err");
 }
 
 std::string draw_faces(const TempFolder& folder, int count, int side) {

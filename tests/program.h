@@ -25,11 +25,12 @@ struct Finished {
   std::string out, err;
 };
 
-/// Runs a program of KILN_BIN_DIR with arguments, in a folder. Extra environment as NAME=VALUE.
+/// Runs a program of KILN_BIN_DIR, or of an absolute path, with arguments, in a folder. Extra environment as NAME=VALUE.
 Finished run_program(const std::string& program, const std::vector<std::string>& arguments, const std::string& folder = ".",
                      const std::vector<std::string>& environment = {});
 /// Starts it and returns its process number; output goes to `log`.
-int start_program(const std::string& program, const std::vector<std::string>& arguments, const std::string& log);
+int start_program(const std::string& program, const std::vector<std::string>& arguments, const std::string& log,
+                  const std::vector<std::string>& environment = {});
 int wait_program(int process);  // exit code, as above
 
 std::string file_text(const std::filesystem::path& p);

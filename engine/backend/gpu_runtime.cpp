@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kOldest = 75;  // compute capability 7.5: Turing
 
+int chosen = 0;  // the GPU that this process uses
+
 /// CUDA's error numbers (cudaError_t) that have a meaning to a user, so that a build without CUDA can be tested with
 /// them, too.
 enum CudaError : int {
@@ -115,6 +117,8 @@ std::string out_of_memory(size_t wanted, size_t ours, const Memory& m) {
       wanted >> 20, m.free >> 20, m.total >> 20, ours >> 20, others >> 20);
 }
 
+void choose(int index) { chosen = index; }
+
 bool available(std::string* why) {
   const Facts& f = facts();
   if (f.trouble != Trouble::none && why) *why = describe(f);
@@ -159,8 +163,9 @@ Facts look() {
     f.trouble = Trouble::no_device;
     return f;
   }
+  const int device = chosen < n ? chosen : 0;
   cudaDeviceProp p{};
-  if (failed(cudaGetDeviceProperties(&p, 0))) return f;
+  if (failed(cudaGetDeviceProperties(&p, device))) return f;
   f.name = p.name;
   f.major = p.major;
   f.minor = p.minor;
@@ -169,7 +174,7 @@ Facts look() {
     return f;
   }
   void* probe = nullptr;
-  if (failed(cudaSetDevice(0)) || failed(cudaMalloc(&probe, 256))) return f;
+  if (failed(cudaSetDevice(device)) || failed(cudaMalloc(&probe, 256))) return f;
   if (failed(cudaMemGetInfo(&f.free, &f.total))) return f;
   try {
     gpu::fill(nullptr, DType::f32, 1, 0.f, probe);
@@ -214,6 +219,15 @@ cudaStream_t own_stream() { return static_cast<cudaStream_t>(stream()); }
 const Facts& facts() {
   static const Facts f = look();
   return f;
+}
+
+int count() {
+  int n = 0;
+  if (cudaGetDeviceCount(&n) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return n;
 }
 
 Stream stream() {
@@ -299,6 +313,7 @@ const Facts& facts() {
   }();
   return f;
 }
+int count() { return 0; }
 Stream stream() { absent(); }
 void check(int, const char*) { absent(); }
 void* allocate(size_t) { return nullptr; }

@@ -1,5 +1,6 @@
 // The few CUDA runtime calls that the engine makes, behind plain functions: no engine file includes a CUDA header.
-// kiln uses one GPU, the first that CUDA shows (CUDA_VISIBLE_DEVICES picks another), and one stream of its own on it. In a build
+// A process uses one GPU, the first that CUDA shows (CUDA_VISIBLE_DEVICES picks another) or the one chosen for its rank, and one
+// stream of its own on it. In a build
 // without CUDA there is no GPU: available() is false and nothing else may be called.
 #pragma once
 #include <cstddef>
@@ -35,6 +36,11 @@ struct Facts {
   std::string detail;          // what CUDA said
   bool libraries = false;      // cuDNN and cuBLAS were compiled in
 };
+
+/// Uses the GPU number `index` of those that CUDA shows, of fewer than that the first. Before anything else here.
+void choose(int index);
+/// How many GPUs CUDA shows.
+int count();
 
 /// Looks once, and remembers.
 const Facts& facts();
