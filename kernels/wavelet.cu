@@ -39,9 +39,7 @@ struct ToBands {
     const Place p = place(r, rows.pairs, columns.pairs, s.tiles);
     const int ci = which(rows, p.i), cj = which(columns, p.j), pixel = s.tiles * s.channels;
     Pack<P> ll(0.f), lh(0.f), hl(0.f), hh(0.f);
-#if defined(__CUDACC__)
-#pragma unroll 1  // five rows at once take more registers than there are
-#endif
+    KILN_ROLLED  // five rows at once take more registers than there are
     for (int a = 0; a < W; a++) {
       const int i = inside(2 * p.i + rows.start + a, rows.pairs);
       const T* line = x + ((p.n * 2 * rows.pairs + i) * 2 * columns.pairs) * pixel + p.g * s.channels + c;
@@ -85,9 +83,7 @@ struct ToPicture {
     const Place p = place(r, rows.pairs, columns.pairs, s.tiles);
     const int ci = which(rows, p.i), cj = which(columns, p.j), pixel = s.tiles * s.channels;
     Pack<P> y00(0.f), y01(0.f), y10(0.f), y11(0.f);
-#if defined(__CUDACC__)
-#pragma unroll 1  // five rows at once take more registers than there are
-#endif
+    KILN_ROLLED  // five rows at once take more registers than there are
     for (int a = 0; a < W; a++) {
       const int i = inside(2 * p.i + rows.start + a, rows.pairs);
       Pack<P> left(0.f), right(0.f);
@@ -103,7 +99,8 @@ struct ToPicture {
       y11 += right * to_lower;
     }
     const int64_t line = int64_t(2) * columns.pairs * pixel;
-    T* to = y + (p.n * 2 * rows.pairs + 2 * p.i) * line + int64_t(2 * p.j) * pixel + p.g * s.channels + c;
+    const Place q = place(r, rows.pairs, columns.pairs, s.tiles);  // again: kept over the loop it would cost registers
+    T* to = y + (q.n * 2 * rows.pairs + 2 * q.i) * line + int64_t(2 * q.j) * pixel + q.g * s.channels + c;
     store<P>(to, y00);
     store<P>(to + pixel, y01);
     store<P>(to + line, y10);
