@@ -1,11 +1,11 @@
 // bench_fastgan --sample: pictures a second of a folded generator.
 #pragma once
 #include <omp.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "apps/bench_training.h"
 #include "engine/backend/gpu_runtime.h"
 #include "engine/progress.h"
 #include "models/fastgan_folded.h"
@@ -48,13 +48,9 @@ inline nlohmann::json measure_sampling(const RunOptions& o, int warm_up) {
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
-  nlohmann::json parts;
-  for (int k = 0; k < int(Work::count); k++) parts[name_of(Work(k))] = context.profile.seconds[size_t(k)] / double(o.steps);
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
   return {{"size", o.network.size}, {"width", o.network.ngf}, {"batch", o.batch}, {"device", name_of(o.device)}, {"threads", omp_get_max_threads()},
           {"seconds_per_batch", median}, {"fastest", seconds[0]}, {"pictures_per_second", o.batch / median}, {"load_seconds", load_seconds},
-          {"peak_mb", double(usage.ru_maxrss) / 1024}, {"parts", parts}};
+          {"peak_mb", peak_mb()}, {"parts", parts_of(context.profile, o.steps)}};
 }
 
 }  // namespace kiln::fastgan

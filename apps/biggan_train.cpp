@@ -2,11 +2,9 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "apps/device.h"
 #include "apps/training_program.h"
 #include "engine/error.h"
 #include "engine/precision.h"
-#include "engine/run_directory.h"
 #include "models/biggan_run.h"
 
 using namespace kiln;
@@ -17,15 +15,12 @@ namespace {
 constexpr const char* kDescription =
     "Trains BigGAN (Brock et al., ICLR 2019) on a folder of class folders. Results, log and checkpoints go to the run directory.";
 
-struct Flags {
+struct Flags : TrainingFlags {
   RunOptions run = preset("small");
-  std::string data, out, fit = "crop", device = "auto", ema_warmup = "on", ortho_form = "off-diagonal", init = "orthogonal", resume, preset_name = "small", precision = "auto", on_collapse = "warn";
-  std::vector<int> background{255, 255, 255};
+  std::string ema_warmup = "on", ortho_form = "off-diagonal", init = "orthogonal", preset_name = "small";
   double lr = 0, beta1 = 0, beta2 = 0, adam_eps = 0, ortho = 0;
   int width = 0, attention = 0;
-  RankFlags ranks;
-  bool dry_run = false, no_shared = false, no_hier = false, no_fold = false, no_cache = false, no_class_metric = false;
-  bool resumed() const { return run.resume && run.resume_file.empty(); }
+  bool no_shared = false, no_hier = false, no_fold = false, no_class_metric = false;
 };
 
 /// All flags, bound to f. The same set is parsed twice: for the preset or the run to go on with, then over its settings.
@@ -42,12 +37,7 @@ void add_flags(CLI::App& app, Flags& f) {
   const auto data = group("Pictures");
   data(app.add_option("--size", n.size, "side of the pictures in pixels: 32, 64, 128, 256, 512, 1024")->capture_default_str());
   data(app.add_flag("--unconditional", o.unconditional, "take no notice of class folders"));
-  data(app.add_option("--fit", f.fit, "how other shapes become square: crop, squash, pad")->capture_default_str());
-  data(app.add_option("--background", f.background, "under transparent and around padded pictures: R G B, 0 to 255")->expected(3)->capture_default_str());
-  data(app.add_option("--flip", o.flip, "probability of mirroring a picture")->capture_default_str());
-  data(app.add_option("--augment", o.augment, "DiffAugment: none, or some of color,translation,cutout")->capture_default_str());
-  data(app.add_flag("--strict", o.strict, "stop at a broken picture, in place of skipping it"));
-  data(app.add_flag("--no-cache", f.no_cache, "do not keep the decoded pictures for the next run"));
+  f.add_shaping(app, o);
   data(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded pictures in memory; a larger set streams (0: a quarter of the machine's, 4 at most)")->capture_default_str());
   const auto output = group("Run");
   output(app.add_option("--out", f.out, "run directory (default: runs/NAME-SIZE)"));
@@ -63,8 +53,7 @@ void add_flags(CLI::App& app, Flags& f) {
   output(app.add_option("--keep", o.keep, "checkpoints to keep, beside the best by distance (0: all)")->capture_default_str());
   output(app.add_option("--grid", o.grid, "sample grids show GRID x GRID pictures")->capture_default_str());
   output(app.add_option("--standing", o.standing, "batches of standing statistics behind samples and distances (0: averaged running ones)")->capture_default_str());
-  output(app.add_option("--on-collapse", f.on_collapse, "when training runs away: warn; stop (exit code 3, nothing good overwritten); rewind: back to a checkpoint from before, with other random numbers")->check(CLI::IsMember({"warn", "stop", "rewind"}))->capture_default_str());
-  output(app.add_option("--max-rewinds", o.max_rewinds, "times to go back before it stops")->capture_default_str());
+  f.add_collapse(app, o);
   output(app.add_flag("--dry-run", f.dry_run, "print the parameters and the memory that the run needs, and stop"));
   output(app.add_flag("--profile", o.profile, "print where the time went"));
   const auto training = group("Training");
@@ -98,13 +87,7 @@ void add_flags(CLI::App& app, Flags& f) {
   network(app.add_option("--init", f.init, "how weights start: orthogonal, normal, xavier (default: orthogonal; cifar normal)")->check(CLI::IsMember({"orthogonal", "normal", "xavier"})));
   network(app.add_flag("--no-fold", f.no_fold, "do not fold up- and downsampling into convolutions (slower, equal to rounding)"));
   const auto machine = group("Machine");
-  machine(app.add_option("--device", f.device, "auto: the GPU where there is one; gpu; cpu")->check(CLI::IsMember({"auto", "cpu", "gpu"}))->capture_default_str());
-  machine(app.add_option("--precision", f.precision, "storage of activations: f32, bf16, f16; auto: f32 on a CPU, on a GPU bf16 where it has it, else f16")->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))->capture_default_str());
-  machine(app.add_flag("--autotune", o.library.autotune, "on a GPU: time the best few of cuDNN's plans for each convolution, and keep the fastest"));
-  machine(app.add_flag("--deterministic", o.library.deterministic, "on a GPU: only plans that give equal bits for equal inputs (a CPU always does)"));
-  machine(app.add_flag("--tf32", o.library.tf32, "on a GPU: f32 products may be rounded to TF32 (faster from the RTX 30 series on)"));
-  machine(app.add_option("--threads", o.threads, "CPU threads (0: all cores; under mpirun this rank's share of its machine)")->capture_default_str());
-  f.ranks.add(app);
+  f.add_machine(app, o);
   machine(app.add_option("--memory", o.memory_gb, "limit for tensors in GiB (0: none)")->capture_default_str());
 }
 
@@ -112,14 +95,7 @@ void add_flags(CLI::App& app, Flags& f) {
 void finish(Flags& f, const CLI::App& app) {
   RunOptions& o = f.run;
   const auto given = [&](const char* name) { return app.count(name) > 0; };
-  if (given("DIR")) o.data = f.data;
-  if (given("--out")) o.out = f.out;
-  if (given("--fit")) o.fit = fit_from_name(f.fit);
-  if (given("--background")) {
-    for (int v : f.background)
-      if (v < 0 || v > 255) fail("--background: {} is not from 0 to 255", v);
-    o.background = {uint8_t(f.background[0]), uint8_t(f.background[1]), uint8_t(f.background[2])};
-  }
+  f.TrainingFlags::finish(app, o);
   if (given("--lr") && (given("--g-lr") || given("--d-lr"))) fail("--lr: is of both networks; leave it or --g-lr and --d-lr out");
   for (AdamOptions* a : {&o.train.adam_g, &o.train.adam_d}) {
     if (given("--lr")) a->lr = float(f.lr);
@@ -138,13 +114,6 @@ void finish(Flags& f, const CLI::App& app) {
   if (f.no_hier) o.network.hierarchical = false;
   if (f.no_fold) o.network.fold = false;
   if (f.no_class_metric) o.class_metric = false;
-  o.cache = !f.no_cache;
-  if (given("--sync-norm")) o.sync_norm = f.ranks.sync_norm == "on";
-  o.resume = given("--resume");
-  o.resume_file = f.resume;
-  if (given("--on-collapse")) o.on_collapse = on_collapse_from_name(f.on_collapse);
-  if (given("--device") || !o.resume || !o.resume_file.empty()) o.device = device_from(f.device);
-  if (given("--precision")) o.precision = precision_from_name(f.precision, o.device);
 }
 
 /// What a resumed run may not change: it would be another run.
@@ -168,13 +137,13 @@ Flags read_flags(int argc, char** argv) {
   add_flags(app, f);
   app.parse(argc, argv);
   finish(f, app);
-  if (f.resumed() && f.run.out.empty()) fail("--resume: name the run's directory with --out");
+  if (f.run.goes_on() && f.run.out.empty()) fail("--resume: name the run's directory with --out");
   return f;
 }
 
 /// The options of the run; `saved` is config.json of the one that is resumed.
 RunOptions settle(const Flags& first, const std::string& saved, int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
-  const bool resumed = first.resumed();
+  const bool resumed = first.run.goes_on();
   const RunOptions base = resumed ? from_json(saved, (first.run.out / "config.json").string()) : preset(first.preset_name);
   Flags f;
   f.run = base;
@@ -192,17 +161,7 @@ RunOptions settle(const Flags& first, const std::string& saved, int argc, char**
     const int side = f.run.network.size < 64 ? 0 : f.run.network.size == 64 ? 32 : 64;
     f.run.network.g_attention = f.run.network.d_attention = side;
   }
-  f.run.commands.push_back(command_line(argc, argv));
-  f.run.ranks = ranks;
-  if (ranks) ranks->set_patience(f.ranks.patience);
-  check(f.run);
-  if (f.run.data.empty() && !f.dry_run) fail("no folder of pictures given; usage: biggan_train DIR, more with --help");
-  if (f.run.out.empty()) {
-    std::filesystem::path p = f.run.data.lexically_normal();
-    if (p.filename().empty()) p = p.parent_path();
-    const std::string name = p.filename() == "." || p.filename() == ".." || p.filename().empty() ? "run" : p.filename().string();
-    f.run.out = std::filesystem::path("runs") / fmt::format("{}-biggan-{}", name, f.run.network.size);
-  }
+  complete(f.run, f, argc, argv, "biggan_train", fmt::format("biggan-{}", f.run.network.size), ranks);
   return f.run;
 }
 
@@ -214,23 +173,8 @@ void print_help() {
   std::fputs(app.help().c_str(), stdout);
 }
 
-int run(int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
-  Flags flags;
-  parse_together(ranks.get(), [&] { flags = read_flags(argc, argv); });
-  const std::string saved = root_reads(ranks.get(), [&]() -> std::string {
-    return flags.resumed() ? RunDirectory::open(flags.run.out).read_text("config.json") : "";
-  });
-  RunOptions o;
-  parse_together(ranks.get(), [&] { o = settle(flags, saved, argc, argv, ranks); });
-  if (flags.dry_run) {
-    if (Ranks::speaks()) dry_run(o);
-    return 0;
-  }
-  return report_end("biggan_train", train(o));
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  return training_program(argv, "biggan_train", [&](const std::shared_ptr<Ranks>& ranks) { return run(argc, argv, ranks); }, print_help);
+  return training_program(argv, "biggan_train", [&](const std::shared_ptr<Ranks>& ranks) { return run_training("biggan_train", argc, argv, ranks, read_flags, settle); }, print_help);
 }

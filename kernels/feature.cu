@@ -1,5 +1,6 @@
 #include "kernels/feature.h"
 
+#include "kernels/exec/pixel.h"
 #include "kernels/exec/primitives.h"
 
 namespace kiln::KILN_EXEC {
@@ -39,16 +40,6 @@ struct AffineBackward {
     store<P>(dx + r * c + ch, d);
   }
 };
-
-struct Pixel {
-  int64_t n;
-  int i, j;
-};
-/// Row r of a [n, h, w] stack of pictures, in 32 bits.
-KILN_HD Pixel pixel_of(int64_t r, int h, int w) {
-  const uint32_t row = uint32_t(r), line = row / uint32_t(w), n = line / uint32_t(h);
-  return {int64_t(n), int(line - n * uint32_t(h)), int(row - line * uint32_t(w))};
-}
 
 /// The part of a window's axis inside the picture: [begin, end).
 KILN_HD int window_begin(int o, int stride, int pad) { return o * stride - pad > 0 ? o * stride - pad : 0; }

@@ -1,19 +1,10 @@
 #include "kernels/resize.h"
 
+#include "kernels/exec/pixel.h"
 #include "kernels/exec/primitives.h"
 
 namespace kiln::KILN_EXEC {
 namespace {
-
-struct Pixel {
-  int64_t n;
-  int i, j;
-};
-/// Row r of a [n, h, w] picture stack. In 32 bits (ResizeShape says so): 64-bit divisions took most of a pooling's time.
-KILN_HD Pixel pixel(int64_t r, int h, int w) {
-  const uint32_t row = uint32_t(r), line = row / uint32_t(w), n = line / uint32_t(h);
-  return {int64_t(n), int(line - n * uint32_t(h)), int(row - line * uint32_t(w))};
-}
 
 /// a b / c of sides, whose products fit in 32 bits: no kernel here needs a 64-bit division for them.
 KILN_HD int scaled(int a, int b, int c) { return int(uint32_t(a) * uint32_t(b) / uint32_t(c)); }
@@ -25,7 +16,7 @@ struct NearestForward {
   T* y;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const Pixel o = pixel_of(r, s.out_h, s.out_w);
     const int i = scaled(o.i, s.h, s.out_h), j = scaled(o.j, s.w, s.out_w);
     store<P>(y + r * s.c + c, load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c));
   }
@@ -41,7 +32,7 @@ struct NearestBackward {
   T* dx;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel p = pixel(r, s.h, s.w);
+    const Pixel p = pixel_of(r, s.h, s.w);
     const int i0 = first_reader(p.i, s.h, s.out_h), i1 = first_reader(p.i + 1, s.h, s.out_h);
     const int j0 = first_reader(p.j, s.w, s.out_w), j1 = first_reader(p.j + 1, s.w, s.out_w);
     Pack<P> acc(0.f);
@@ -62,7 +53,7 @@ struct AreaForward {
   T* y;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const Pixel o = pixel_of(r, s.out_h, s.out_w);
     const int i0 = window_begin(o.i, s.h, s.out_h), i1 = window_end(o.i, s.h, s.out_h);
     const int j0 = window_begin(o.j, s.w, s.out_w), j1 = window_end(o.j, s.w, s.out_w);
     Pack<P> acc(0.f);
@@ -79,7 +70,7 @@ struct AreaBackward {
   T* dx;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel p = pixel(r, s.h, s.w);
+    const Pixel p = pixel_of(r, s.h, s.w);
     // The first window that ends behind this pixel: windows overlap by one where the sizes do not divide, and then the loops
     // below reach the second one.
     const int i0 = scaled(p.i, s.out_h, s.h), j0 = scaled(p.j, s.out_w, s.w);
@@ -103,7 +94,7 @@ struct EvenAreaBackward {
   T* dx;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel p = pixel(r, s.h, s.w);
+    const Pixel p = pixel_of(r, s.h, s.w);
     const T* from = dy + ((p.n * s.out_h + p.i / rows) * s.out_w + p.j / columns) * s.c + c;
     store<P>(dx + r * s.c + c, load<P>(from) * (1.0f / float(rows * columns)));
   }
@@ -117,7 +108,7 @@ struct CropForward {
   T* y;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel o = pixel(r, s.out_h, s.out_w);
+    const Pixel o = pixel_of(r, s.out_h, s.out_w);
     const int i = o.i + (*corner / 2) * (s.h - s.out_h), j = o.j + (*corner % 2) * (s.w - s.out_w);
     store<P>(y + r * s.c + c, load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c));
   }
@@ -131,7 +122,7 @@ struct CropBackward {
   T* dx;
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
-    const Pixel p = pixel(r, s.h, s.w);
+    const Pixel p = pixel_of(r, s.h, s.w);
     const int i = p.i - (*corner / 2) * (s.h - s.out_h), j = p.j - (*corner % 2) * (s.w - s.out_w);
     Pack<P> v(0.f);
     if (i >= 0 && i < s.out_h && j >= 0 && j < s.out_w) v = load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c);

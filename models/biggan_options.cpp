@@ -161,41 +161,22 @@ RunOptions from_json(const std::string& text, const std::string& source) {
 
 void check(const RunOptions& o) {
   check(o.network);
-  const auto range = [](const char* flag, double value, double low, double high) {
-    if (!(value >= low && value <= high)) fail("{} {}: the value must be from {} to {}", flag, value, low, high);
-  };
-  range("--batch", o.batch, 2, 65536);
-  range("--accumulate", o.train.parts, 1, o.batch);
-  if (o.batch % o.train.parts) fail("--accumulate {}: must divide --batch {}", o.train.parts, o.batch);
-  if (o.ranks) o.ranks->require_divides(o.batch, o.train.parts);
-  range("--d-steps", o.train.d_steps, 1, 100);
-  range("--steps", double(o.steps), 1, 1e9);
-  range("--minutes", o.minutes, 0, 1e7);
-  range("--flip", o.flip, 0, 1);
-  for (const auto& [flag, adam] : {std::pair{"--g-lr", o.train.adam_g}, std::pair{"--d-lr", o.train.adam_d}}) range(flag, double(adam.lr), 1e-9, 1);
+  check_range("--batch", o.batch, 2, 65536);
+  check_parts(o, o.train.parts);
+  check_range("--d-steps", o.train.d_steps, 1, 100);
+  for (const auto& [flag, adam] : {std::pair{"--g-lr", o.train.adam_g}, std::pair{"--d-lr", o.train.adam_d}})
+    check_range(flag, double(adam.lr), 1e-9, 1);
   for (const AdamOptions& a : {o.train.adam_g, o.train.adam_d}) {
-    range("--beta1", double(a.beta1), 0, 0.9999);
-    range("--beta2", double(a.beta2), 0, 0.999999);
-    range("--adam-eps", double(a.eps), 0, 1);
+    check_range("--beta1", double(a.beta1), 0, 0.9999);
+    check_range("--beta2", double(a.beta2), 0, 0.999999);
+    check_range("--adam-eps", double(a.eps), 0, 1);
   }
-  range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
-  range("--ema-start", double(o.train.ema.start), 0, 1e9);
-  range("--ortho-g", double(o.train.ortho_g), 0, 100);
-  range("--ortho-d", double(o.train.ortho_d), 0, 100);
-  range("--standing", o.standing, 0, 100000);
-  range("--log-every", double(o.log_every), 1, 1e9);
-  range("--sample-every", double(o.sample_every), 0, 1e9);
-  range("--metric-every", double(o.metric_every), 0, 1e9);
-  range("--checkpoint-every", double(o.checkpoint_every), 1, 1e9);
-  range("--keep", o.keep, 0, 1e6);
-  range("--grid", o.grid, 1, 64);
-  range("--max-rewinds", o.max_rewinds, 0, 1000);
-  range("--threads", o.threads, 0, 4096);
-  range("--memory", o.memory_gb, 0, 1e5);
-  range("--picture-memory", o.picture_memory_gb, 0, 1e5);
-  require_precision(o.precision, o.device);
-  if (o.device == Device::cpu && (o.library.tf32 || o.library.autotune))
-    fail("{}: only a GPU has a choice there, and this run is on the CPU; leave it out", o.library.tf32 ? "--tf32" : "--autotune");
+  check_range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
+  check_range("--ema-start", double(o.train.ema.start), 0, 1e9);
+  check_range("--ortho-g", double(o.train.ortho_g), 0, 100);
+  check_range("--ortho-d", double(o.train.ortho_d), 0, 100);
+  check_range("--standing", o.standing, 0, 100000);
+  check_training(o);
 }
 
 }  // namespace kiln::biggan

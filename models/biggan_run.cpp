@@ -55,7 +55,7 @@ class BigganTrainee : public Trainee {
   void make_references();
   /// Samples of the classes given, from latents counted from `first` on.
   Tensor sample_of(const std::vector<int32_t>& labels, int64_t first);
-  int ranks() const { return o_.ranks ? o_.ranks->size() : 1; }
+  int ranks() const { return o_.rank_count(); }
   /// A step's pictures are those of D's batches, one behind the other, each in its parts.
   BatchShare share() const { return {o_.ranks ? o_.ranks->rank() : 0, ranks(), o_.train.parts * o_.train.d_steps}; }
   int64_t at_once() const { return o_.batch / (int64_t(o_.train.parts) * ranks()); }  // pictures
@@ -280,61 +280,27 @@ void BigganTrainee::load(const SafetensorsFile& file) {
 }
 
 RunPlan plan_of(const RunOptions& o) {
-  RunPlan p;
-  p.out = o.out;
-  p.resume = o.resume;
-  p.resume_file = o.resume_file;
-  p.steps = o.steps;
-  p.minutes = o.minutes;
-  p.log_every = o.log_every;
-  p.sample_every = o.sample_every;
-  p.metric_every = o.metric_every;
-  p.checkpoint_every = o.checkpoint_every;
-  p.keep = o.keep;
-  p.grid = o.grid;
+  RunPlan p = kiln::plan_of(o);
   p.batch = o.batch * o.train.d_steps;
-  p.seed = o.seed;
   p.config = to_json(o, false);
   p.config_file = to_json(o, true);
   p.program = "biggan_train";
-  p.profile = o.profile;
-  p.on_collapse = o.on_collapse;
-  p.max_rewinds = o.max_rewinds;
-  p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
-  p.console = o.console;
-  p.ranks = o.ranks;
   return p;
 }
 
 }  // namespace
 
-DatasetOptions dataset_options(const RunOptions& o) {
-  DatasetOptions d;
-  d.folder = o.data;
-  d.size = o.network.size;
-  d.fit = o.fit;
-  d.background = o.background;
-  d.strict = o.strict;
-  d.threads = o.threads;
-  if (o.cache) d.cache_folder = default_cache_folder();
-  if (o.picture_memory_gb > 0) d.max_bytes = uint64_t(o.picture_memory_gb * double(1ull << 30));
-  return d;
-}
-
 RunResult train(const RunOptions& options) {
   check(options);
   if (options.threads > 0) omp_set_num_threads(options.threads);
-  Context context(options.device, false, size_t(options.memory_gb * double(1ull << 30)));
+  Context context(options.device, false, tensor_limit(options));
   UseContext use(context);
-  context.storage = options.precision;
-  context.library = options.library;
-  context.ranks = options.ranks.get();
-  context.sync_norm = options.sync_norm;
+  configure(context, options);
   if (options.ranks && options.device == Device::gpu) options.ranks->use_gpus();
   // The classes belong to the run's configuration, and are known when the pictures are.
   RunOptions o = options;
   ProgressLine reading(o.console && (!o.ranks || o.ranks->root()));
-  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), reading, o.ranks.get());
+  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o, o.network.size), reading, o.ranks.get());
   ClassIndex classes;
   if (o.unconditional)
     classes.labels.assign(data->count(), 0);
@@ -350,12 +316,10 @@ RunResult train(const RunOptions& options) {
   run.use_pictures(data);
   BigganTrainee trainee(o, data, std::move(classes), run.line());
   run.start(trainee);
-  const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());
-  const std::string ranks = o.ranks ? fmt::format("{} ranks, each with ", o.ranks->size()) : "";
-  run.line().print(fmt::format("{} {} px, G {:.2f} M parameters, D {:.2f} M; batch {} x {} D steps, {} on {} ({}{}); to {}",
+  run.line().print(fmt::format("{} {} px, G {:.2f} M parameters, D {:.2f} M; batch {} x {} D steps, {} on {}; to {}",
                                o.network.deep ? "BigGAN-deep" : "BigGAN", o.network.size, double(trainee.model().g_params.parameter_count()) / 1e6,
                                double(trainee.model().d_params.parameter_count()) / 1e6, o.batch, o.train.d_steps, name_of(o.precision),
-                               name_of(o.device), ranks, device, o.out.string()));
+                               machine_text(o), o.out.string()));
   return run.train(trainee);
 }
 
@@ -364,12 +328,9 @@ void dry_run(const RunOptions& options) {
   // Without the pictures the number of classes is that of the checkpoint or 10: their rows are a small part.
   o.network.classes = o.unconditional ? 0 : o.class_names.empty() ? 10 : int(o.class_names.size());
   check(o);
-  Context context(o.device, true, size_t(o.memory_gb * double(1ull << 30)));
+  Context context(o.device, true, tensor_limit(o));
   UseContext use(context);
-  context.storage = o.precision;
-  context.library = o.library;
-  context.ranks = o.ranks.get();
-  context.sync_norm = o.sync_norm;
+  configure(context, o);
   context.random = std::make_shared<Philox>(o.seed);
   Model model(o.network);
   const auto table = [](const char* title, const ParameterSet& set) {
@@ -380,7 +341,7 @@ void dry_run(const RunOptions& options) {
   };
   table("G", model.g_params);
   table("D", model.d_params);
-  const int ranks = o.ranks ? o.ranks->size() : 1;
+  const int ranks = o.rank_count();
   const int64_t n = o.batch / (int64_t(o.train.parts) * ranks);  // each rank's pictures at a time
   for (int i = 0; i < 2; i++)
     model.iteration([&](int, int) { return RealPart{Tensor(Shape{n, o.network.size, o.network.size, 3}), Tensor(Shape{n}, DType::i32)}; }, o.train);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/classes.h"
-#include "engine/training_run.h"
+#include "engine/training_options.h"
 #include "models/biggan_training.h"
 
 namespace kiln::biggan {
@@ -18,49 +18,18 @@ struct StepReport {
   float loss_d_real = 0, loss_d_fake = 0, loss_g = 0, logit_real = 0, logit_fake = 0;
 };
 
-struct RunOptions {
-  // Data
-  std::filesystem::path data;
-  Fit fit = Fit::crop;
-  Rgb background;
-  bool strict = false, cache = true;
+struct RunOptions : TrainingOptions {
+  RunOptions() {
+    augment = "none";
+    batch = 32;
+  }
   bool unconditional = false;            // take no notice of folders
   std::vector<std::string> class_names;  // of the data, in order of labels; what a checkpoint's labels mean
-  // Network and training
   std::string preset = "small";
   Config network;
   TrainOptions train;
-  std::string augment = "none";  // train.augment as text
-  int batch = 32;                // pictures of one D step
-  double flip = 0.5;
-  int64_t steps = 50000;
-  double minutes = 0;
-  uint64_t seed = 0;
-  OnCollapse on_collapse = OnCollapse::warn;
-  int max_rewinds = 3;  // after that many it stops
-  int rewinds = 0;      // the run went back so often: it picks the random stream of all draws. Kept by the run itself
-  int standing = 16;  // batches of standing statistics behind samples and distances; 0: the averaged running ones
-  // Output
-  std::filesystem::path out;
-  bool resume = false;
-  std::filesystem::path resume_file;
-  std::vector<std::string> commands;
-  int64_t log_every = 20, sample_every = 500, metric_every = 500, checkpoint_every = 1000;
-  int keep = 3;
-  int grid = 6;
+  int standing = 16;         // batches of standing statistics behind samples and distances; 0: the averaged running ones
   bool class_metric = true;  // the distance of each class beside that of all
-  // Machine
-  Device device = Device::cpu;
-  DType precision = DType::f32;  // storage of activations: engine/precision.h
-  LibraryOptions library;        // of a GPU
-  std::shared_ptr<Ranks> ranks;  // that train together (engine/ranks.h), null: this process alone. `batch` is that of all
-  bool sync_norm = true;         // on several ranks, batch norm takes its statistics over all of their pictures
-  int threads = 0;
-  double memory_gb = 0;
-  double picture_memory_gb = 0;
-  bool profile = false;
-  // Inside another program
-  bool console = true;  // prints to standard output, and saves and ends at SIGINT and SIGTERM; without it: neither
   std::function<bool(const StepReport&)> on_step;  // after every step, on the thread that trains; false: save and end
 };
 
@@ -74,8 +43,6 @@ RunOptions from_json(const std::string& text, const std::string& source);
 
 /// Throws kiln::Error naming the flag and the remedy if a value is out of range.
 void check(const RunOptions& o);
-
-DatasetOptions dataset_options(const RunOptions& o);
 
 /// Trains. Needs no current context: it makes its own. Throws kiln::Error.
 RunResult train(const RunOptions& o);

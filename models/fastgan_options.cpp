@@ -136,22 +136,14 @@ RunOptions from_json(const std::string& text, const std::string& source) {
 
 void check(const RunOptions& o) {
   check(o.network);
-  const auto range = [](const char* flag, double value, double low, double high) {
-    if (!(value >= low && value <= high)) fail("{} {}: the value must be from {} to {}", flag, value, low, high);
-  };
-  range("--batch", o.batch, 1, 4096);
-  range("--accumulate", o.accumulate, 1, o.batch);
-  if (o.batch % o.accumulate) fail("--accumulate {}: must divide --batch {}", o.accumulate, o.batch);
-  if (o.ranks) o.ranks->require_divides(o.batch, o.accumulate);
-  range("--steps", double(o.steps), 1, 1e9);
-  range("--minutes", o.minutes, 0, 1e7);
-  range("--flip", o.flip, 0, 1);
-  range("--lr", double(o.train.adam.lr), 1e-9, 1);
-  range("--beta1", double(o.train.adam.beta1), 0, 0.9999);
-  range("--beta2", double(o.train.adam.beta2), 0, 0.999999);
-  range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
-  range("--margin-low", double(o.train.margin_low), 0, 1);
-  range("--recon-weight", double(o.train.recon_weight), 0, 1e6);
+  check_range("--batch", o.batch, 1, 4096);
+  check_parts(o, o.accumulate);
+  check_range("--lr", double(o.train.adam.lr), 1e-9, 1);
+  check_range("--beta1", double(o.train.adam.beta1), 0, 0.9999);
+  check_range("--beta2", double(o.train.adam.beta2), 0, 0.999999);
+  check_range("--ema-decay", double(o.train.ema.decay), 0, 0.9999999);
+  check_range("--margin-low", double(o.train.margin_low), 0, 1);
+  check_range("--recon-weight", double(o.train.recon_weight), 0, 1e6);
   if (o.lpips.empty() && !(o.lpips_weights.empty() && o.lpips_heads.empty())) fail("--lpips-weights, --lpips-heads: belong to --recon lpips");
   if (!o.lpips.empty() && o.lpips != "vgg" && o.lpips != "alex") fail("--lpips {}: use vgg or alex", o.lpips);
   if (!o.lpips.empty() && (o.lpips_weights.empty() || o.lpips_heads.empty()))
@@ -160,19 +152,7 @@ void check(const RunOptions& o) {
   if (o.lpips == "alex" && o.network.small() < 32) fail("--lpips alex: wants reconstructions of 32 px at least, so --size 64 or more; or use vgg");
   if (o.metric_network.empty() && !o.metric_weights.empty()) fail("--metric-weights: name the network with --metric-network");
   if (!o.metric_network.empty() && o.metric_every == 0) fail("--metric-network: nothing is measured with --metric-every 0");
-  range("--log-every", double(o.log_every), 1, 1e9);
-  range("--sample-every", double(o.sample_every), 0, 1e9);
-  range("--metric-every", double(o.metric_every), 0, 1e9);
-  range("--checkpoint-every", double(o.checkpoint_every), 1, 1e9);
-  range("--keep", o.keep, 0, 1e6);
-  range("--grid", o.grid, 1, 64);
-  range("--max-rewinds", o.max_rewinds, 0, 1000);
-  range("--threads", o.threads, 0, 4096);
-  range("--memory", o.memory_gb, 0, 1e5);
-  range("--picture-memory", o.picture_memory_gb, 0, 1e5);
-  require_precision(o.precision, o.device);
-  if (o.device == Device::cpu && (o.library.tf32 || o.library.autotune))
-    fail("{}: only a GPU has a choice there, and this run is on the CPU; leave it out", o.library.tf32 ? "--tf32" : "--autotune");
+  check_training(o);
 }
 
 }  // namespace kiln::fastgan

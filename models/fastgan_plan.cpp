@@ -14,14 +14,11 @@ namespace kiln::fastgan {
 void dry_run(const RunOptions& options) {
   check(options);
   const size_t at_start = process_memory().resident;
-  const DatasetSurvey survey = options.data.empty() ? DatasetSurvey{} : survey_pictures(dataset_options(options));
+  const DatasetSurvey survey = options.data.empty() ? DatasetSurvey{} : survey_pictures(dataset_options(options, options.network.size));
   const int64_t pictures = int64_t(survey.pictures);
-  Context context(options.device, true, size_t(options.memory_gb * (1ull << 30)));
+  Context context(options.device, true, tensor_limit(options));
   UseContext use(context);
-  context.storage = options.precision;
-  context.library = options.library;
-  context.ranks = options.ranks.get();
-  context.sync_norm = options.sync_norm;
+  configure(context, options);
   const RunOptions o = with_networks(options);
   std::unique_ptr<FeatureNetwork> network;
   if (!o.metric_network.empty()) network = open_feature_network(o.metric_network, o.metric_weights);
@@ -31,9 +28,10 @@ void dry_run(const RunOptions& options) {
   layers.add("G", model.g_params);
   layers.add("D", model.d_params);
   context.layers = &layers;
-  const int ranks = o.ranks ? o.ranks->size() : 1;
+  const int ranks = o.rank_count();
   const int64_t part = o.batch / (o.accumulate * ranks), side = o.network.size;  // each rank's pictures at a time
-  const bool streams = uint64_t(pictures * side * side * 3) > dataset_options(o).max_bytes;
+  const uint64_t picture_memory = dataset_options(o, o.network.size).max_bytes;
+  const bool streams = uint64_t(pictures * side * side * 3) > picture_memory;
   const PictureSet set(streams ? o.batch / ranks : 1, int(side), int(side));
   const auto step = [&] {
     std::vector<Tensor> parts;
@@ -49,9 +47,8 @@ void dry_run(const RunOptions& options) {
   model.reconstruct(Tensor(Shape{std::min(o.batch / o.accumulate, 8), side, side, 3}, o.precision));
   fmt::print("{}{}", layers.text("G"), layers.text("D"));
   if (o.ranks) fmt::print("{}; the memory below is each rank's\n", o.ranks->traffic().text(ranks, 2));
-  const DatasetOptions d = dataset_options(o);
   const int threads = o.threads > 0 ? o.threads : omp_get_max_threads();
-  const MemoryPlan m = plan_memory(context, plan_of(o), survey, int(side), d.max_bytes, threads, at_start);
+  const MemoryPlan m = plan_memory(context, plan_of(o), survey, int(side), picture_memory, threads, at_start);
   if (o.data.empty())
     fmt::print("pictures: {} each in memory; name their folder to have them counted\n", human_bytes(uint64_t(side * side * 3)));
   else

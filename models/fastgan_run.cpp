@@ -44,7 +44,7 @@ class FastganTrainee : public Trainee {
  private:
   std::vector<Tensor> real_batch();
   std::string perceptual_text() const { return fmt::format("{} {:016x}", o_.train.perceptual->key(), o_.train.perceptual->fingerprint()); }
-  BatchShare share() const { return {o_.ranks ? o_.ranks->rank() : 0, o_.ranks ? o_.ranks->size() : 1, o_.accumulate}; }
+  BatchShare share() const { return {o_.ranks ? o_.ranks->rank() : 0, o_.rank_count(), o_.accumulate}; }
   int64_t at_once() const { return o_.batch / (share().ranks * o_.accumulate); }  // pictures
 
   const RunOptions& o_;
@@ -182,43 +182,11 @@ void FastganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
 
 }  // namespace
 
-DatasetOptions dataset_options(const RunOptions& o) {
-  DatasetOptions d;
-  d.folder = o.data;
-  d.size = o.network.size;
-  d.fit = o.fit;
-  d.background = o.background;
-  d.strict = o.strict;
-  d.threads = o.threads;
-  if (o.cache) d.cache_folder = default_cache_folder();
-  if (o.picture_memory_gb > 0) d.max_bytes = uint64_t(o.picture_memory_gb * double(1ull << 30));
-  return d;
-}
-
 RunPlan plan_of(const RunOptions& o) {
-  RunPlan p;
-  p.out = o.out;
-  p.resume = o.resume;
-  p.resume_file = o.resume_file;
-  p.steps = o.steps;
-  p.minutes = o.minutes;
-  p.log_every = o.log_every;
-  p.sample_every = o.sample_every;
-  p.metric_every = o.metric_every;
-  p.checkpoint_every = o.checkpoint_every;
-  p.keep = o.keep;
-  p.grid = o.grid;
-  p.batch = o.batch;
-  p.seed = o.seed;
+  RunPlan p = kiln::plan_of(o);
   p.config = to_json(o, false);
   p.config_file = to_json(o, true);
   p.program = "fastgan_train";
-  p.profile = o.profile;
-  p.on_collapse = o.on_collapse;
-  p.max_rewinds = o.max_rewinds;
-  p.rewinds = o.resume && o.resume_file.empty() ? o.rewinds : 0;
-  p.console = o.console;
-  p.ranks = o.ranks;
   return p;
 }
 
@@ -231,12 +199,9 @@ RunResult train(const RunOptions& options) {
   check(options);
   if (options.ranks) options.ranks->agree_on_options(to_json(options, true), {"commands", "data", "rewinds"});
   if (options.threads > 0) omp_set_num_threads(options.threads);
-  Context context(options.device, false, size_t(options.memory_gb * (1ull << 30)));
+  Context context(options.device, false, tensor_limit(options));
   UseContext use(context);
-  context.storage = options.precision;
-  context.library = options.library;
-  context.ranks = options.ranks.get();
-  context.sync_norm = options.sync_norm;
+  configure(context, options);
   if (options.ranks && options.device == Device::gpu) options.ranks->use_gpus();
   RunOptions o = options;
   std::unique_ptr<FeatureNetwork> network;  // the root's; a mistake in its name or file is told before the run's directory is made
@@ -252,16 +217,14 @@ RunResult train(const RunOptions& options) {
     open();
   }
   TrainingRun run(plan_of(o));
-  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o), run.line(), o.ranks.get());
+  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o, o.network.size), run.line(), o.ranks.get());
   run.use_pictures(data);
   if (network) run.use_meter(std::make_unique<FeatureMeter>(std::move(network), data, o.cache ? default_cache_folder() : std::filesystem::path()));
   FastganTrainee trainee(o, data);
   run.start(trainee);
-  const std::string device = o.device == Device::gpu ? gpu_runtime::describe() : fmt::format("{} threads", omp_get_max_threads());
-  const std::string ranks = o.ranks ? fmt::format("{} ranks, each with ", o.ranks->size()) : "";
-  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {} ({}{}); to {}", o.network.size,
+  run.line().print(fmt::format("FastGAN {} px, G {:.2f} M parameters, D {:.2f} M; batch {}, {} on {}; to {}", o.network.size,
                                double(trainee.model().g_params.parameter_count()) / 1e6, double(trainee.model().d_params.parameter_count()) / 1e6,
-                               o.batch, name_of(o.precision), name_of(o.device), ranks, device, o.out.string()));
+                               o.batch, name_of(o.precision), machine_text(o), o.out.string()));
   return run.train(trainee);
 }
 
