@@ -22,11 +22,14 @@ Tensor to_device(const std::vector<T>& items) {
 
 }  // namespace
 
-SpectralWeight::SpectralWeight(int64_t out, int64_t kh, int64_t kw, int64_t in, float init_std) {
-  weight.shape = Shape{out, kh, kw, in};
+SpectralWeight::SpectralWeight(int64_t out, int64_t kh, int64_t kw, int64_t in, float init_std)
+    : SpectralWeight(Shape{out, kh, kw, in}, init_std) {}
+
+SpectralWeight::SpectralWeight(const Shape& shape, float init_std) {
+  weight.shape = shape;
   weight.init = {0, init_std, false};
-  u.shape = Shape{out};
-  v.shape = Shape{kh * kw * in};
+  u.shape = Shape{shape[0]};
+  v.shape = Shape{shape.count() / shape[0]};
   weight.early = true;
   u.averaged = v.averaged = false;
   u.init = v.init = {0, 0, true};

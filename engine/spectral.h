@@ -11,7 +11,8 @@
 
 namespace kiln {
 
-/// A convolution weight [C_out, kh, kw, C_in] with its singular vectors. `normalised` is W / sigma, set by the group at the
+/// A convolution weight [C_out, kh, kw, C_in], or [C_out, kt, kh, kw, C_in] for clips, with its singular vectors; the matrix is
+/// [C_out, all others]. `normalised` is W / sigma, set by the group at the
 /// start of a forward. (Miyato et al. 2018; the semantics are kernels/spectral.h's.)
 struct SpectralWeight {
   Param weight;
@@ -20,6 +21,7 @@ struct SpectralWeight {
 
   SpectralWeight() = default;
   SpectralWeight(int64_t out, int64_t kh, int64_t kw, int64_t in, float init_std = 0.02f);
+  explicit SpectralWeight(const Shape& shape, float init_std = 0.02f);
   template <class F>
   void visit(F&& f) {
     f("weight", weight);

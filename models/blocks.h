@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "engine/ops.h"
+#include "engine/ops_clip.h"
 
 namespace kiln {
 
@@ -19,6 +19,20 @@ struct SpectralConv {
   Var upsampled(const Var& x, bool fold) const {
     return fold ? upsample_conv3x3(x, w.normalised) : conv2d(upsample2x(x), w.normalised, 1, 1);
   }
+  template <class F>
+  void visit(F&& f) {
+    f("", w);
+  }
+};
+
+/// The same of clips: a kernel of kt frames and k x k pixels, stride 1, as large a picture as before.
+struct SpectralConv3d {
+  SpectralWeight w;
+  TimePadding time = TimePadding::zero;
+
+  SpectralConv3d() = default;
+  SpectralConv3d(int64_t in, int64_t out, int kt, int k, TimePadding padding) : w(Shape{out, kt, k, k, in}), time(padding) {}
+  Var operator()(const Var& clip) const { return conv3d(clip, w.normalised, time); }
   template <class F>
   void visit(F&& f) {
     f("", w);
