@@ -14,7 +14,7 @@ namespace {
 void note(ConvDirection d, const ConvShape& s, const Tensor& activations) {
   const DType t = activations.dtype();
   if (context().conv_calls) context().conv_calls->push_back({d, s, t});
-  const int64_t x = s.n * s.h * s.w * s.c, y = s.n * s.oh * s.ow * s.oc, w = s.oc * s.kh * s.kw * s.c;
+  const int64_t x = s.n * s.d * s.h * s.w * s.c, y = s.n * s.od * s.oh * s.ow * s.oc, w = s.oc * s.kd * s.kh * s.kw * s.c;
   Moved m{"conv_forward", 1, size_of(t), {x + y + w, 0}, {x + y + w, 0}, s.flops()};
   if (d == ConvDirection::data) m.name = "conv_backward_data";
   if (d == ConvDirection::weights) {
@@ -40,6 +40,11 @@ using Uncounted = Scoped<std::vector<Moved>*>;
 
 const char* name_of(ConvDirection d) {
   return d == ConvDirection::forward ? "forward" : d == ConvDirection::data ? "input gradient" : "weight gradient";
+}
+
+std::string ConvShape::text() const {
+  const auto third = [this](int64_t size) { return is_3d() ? std::to_string(size) + "x" : std::string(); };
+  return fmt::format("{}x{}{}x{}x{} -> {} channels, kernel {}{}x{}, stride {}", n, third(d), h, w, c, oc, third(kd), kh, kw, stride);
 }
 
 bool cpu_has_bf16() { return onednn::has_bf16(); }

@@ -12,8 +12,15 @@ struct ConvShape {
   /// Order of the weight's axes in memory: [oc, kh, kw, c], or [c, kh, kw, oc] where the convolution serves as the adjoint of
   /// a transposed one (whose output channels are this one's input channels).
   bool weights_transposed = false;
+  /// A 3-d one: x [n, d, h, w, c] -> y [n, od, oh, ow, oc] with weight [oc, kd, kh, kw, c] (transposed likewise). Along this axis the
+  /// stride is 1 and the padding pad_d: od = d + 2 pad_d - kd + 1.
+  int64_t d = 1, od = 1;
+  int kd = 1, pad_d = 0;
+  bool is_3d() const { return d > 1 || kd > 1; }
   bool operator==(const ConvShape&) const = default;
-  double flops() const { return 2.0 * double(n) * double(oh * ow) * double(oc) * double(c) * kh * kw; }
+  double flops() const { return 2.0 * double(n) * double(od * oh * ow) * double(oc) * double(c) * kd * kh * kw; }
+  /// "8x32x32x64 -> 32 channels, kernel 3x3, stride 1", with the third axis in front where there is one.
+  std::string text() const;
 };
 
 /// y from x and w; dx from dy and w (also how a transposed convolution runs); dw from x and dy.

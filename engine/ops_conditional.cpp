@@ -98,13 +98,14 @@ Var bias_act(Var x, Param& bias, Activation act) {
 
 Var residual_sum(Var x, const Var& skip, bool upsample, Param* bias1, Param* bias2) {
   const Shape xs = x.shape(), ss = skip.shape();
-  const int c = int(xs[3]), h = int(xs[1]), w = int(xs[2]);
-  KILN_ASSERT(ss == (upsample ? Shape{xs[0], h / 2, w / 2, c} : xs) && (!upsample || (h % 2 == 0 && w % 2 == 0)));
+  const int c = int(xs[-1]), h = int(xs[-3]), w = int(xs[-2]);
+  const int64_t pictures = xs.count() / (int64_t(h) * w * c);
+  KILN_ASSERT(ss == (upsample ? xs.with(-3, h / 2).with(-2, w / 2) : xs) && (!upsample || (h % 2 == 0 && w % 2 == 0)));
   const bool frozen = context().weights_frozen, with_bias = bias1 || bias2;
   const bool record = context().tape && (x.node || skip.node || (with_bias && !frozen));
   const DType t = x.value.dtype();
   Var y(x.value.unique() ? x.value : Tensor(xs, t), record);
-  KILN_RUN(Work::pointwise, residual_forward(stream, t, xs[0], h, w, c, x.value.data(), skip.value.data(), upsample,
+  KILN_RUN(Work::pointwise, residual_forward(stream, t, pictures, h, w, c, x.value.data(), skip.value.data(), upsample,
                                              bias1 ? bias1->value.f32() : nullptr, bias2 ? bias2->value.f32() : nullptr, y.value.data()));
   if (record)
     context().tape->push([=, xn = x.node, sn = skip.node, yn = y.node, d1 = bias1 && !frozen ? bias1->grad : Tensor(),
@@ -119,7 +120,7 @@ Var residual_sum(Var x, const Var& skip, bool upsample, Param* bias1, Param* bia
       }
       if (sn && upsample) {
         const Tensor ds(ss, t);
-        KILN_RUN(Work::pointwise, nearest_backward(stream, t, ResizeShape{xs[0], h / 2, w / 2, h, w, c}, dy.data(), ds.data()));
+        KILN_RUN(Work::pointwise, nearest_backward(stream, t, ResizeShape{pictures, h / 2, w / 2, h, w, c}, dy.data(), ds.data()));
         sn->add(ds);
       } else if (sn) {
         sn->add(dy);

@@ -58,7 +58,8 @@ Var conditional_norm(const Var& x, ConditionalNorm& norm, const Var& gain, const
 
 /// act(x + bias), act none or relu. Overwrites x where nobody else holds it: hand a temporary over.
 Var bias_act(Var x, Param& bias, Activation act);
-/// x + skip + biases: the end of a residual block; `skip` is doubled by nearest neighbour where `upsample`. Overwrites x likewise.
+/// x + skip + biases: the end of a residual block, of pictures or of clips; `skip` is doubled by nearest neighbour in space where
+/// `upsample`. Overwrites x likewise.
 Var residual_sum(Var x, const Var& skip, bool upsample, Param* bias1, Param* bias2);
 /// A 3x3 convolution with padding 1, then 2x2 average pooling, as one operation: equal to
 /// average_pool2x2(conv2d(x, weight, 1, 1)) to rounding. On a CPU in f32 nine matrix products per four input pixels (it is the adjoint of

@@ -5,12 +5,14 @@
 #include "kernels/attention.h"
 #include "kernels/augment.h"
 #include "kernels/bias.h"
+#include "kernels/clip.h"
 #include "kernels/cond_norm.h"
 #include "kernels/embedding.h"
 #include "kernels/feature.h"
 #include "kernels/fold.h"
 #include "kernels/gate.h"
 #include "kernels/gram.h"
+#include "kernels/gru.h"
 #include "kernels/inference.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
@@ -49,6 +51,13 @@ int64_t in(const PoolShape& s) { return s.n * s.h * s.w * s.c; }
 int64_t out(const PoolShape& s) { return s.n * s.out_h * s.out_w * s.c; }
 int64_t in(const PlaceShape& s) { return s.n * s.h * s.w * s.c; }
 int64_t out(const PlaceShape& s) { return s.n * s.out_h * s.out_w * s.c; }
+int64_t in(const FrameShape& s) { return s.n * s.t * s.rows * s.width; }
+int64_t out(const FrameShape& s) { return s.n * s.out_t * s.rows * s.width; }
+int64_t large(const BoxShape& s) { return s.n * s.t * s.h * s.w * s.c; }
+int64_t small(const BoxShape& s) { return large(s) / (s.ft * s.fs * s.fs); }
+int64_t in(const ClipResize& s) { return s.n * s.t * s.h * s.w * s.c; }
+int64_t out(const ClipResize& s) { return s.n * s.out_t * s.out_h * s.out_w * s.c; }
+int64_t state(const GruShape& s) { return s.n * s.pixels * s.c; }
 
 }  // namespace
 
@@ -141,6 +150,25 @@ void residual_forward(Stream, DType t, int64_t n, int h, int w, int c, const voi
   note("residual_forward", 1, t, {2 * y + (upsample ? y / 4 : y)});
 }
 
+// ---- clip ------------------------------------------------------------------------------------------------------------
+void frames_forward(Stream, DType t, const FrameShape& s, const FrameMap&, const void*, void*) {
+  note("frames_forward", 1, t, {(in(s) < out(s) ? in(s) : out(s)) + out(s)});  // a frame that is read again is in a cache
+}
+void frames_backward(Stream, DType t, const FrameShape& s, const FrameMap&, const void*, void*) {
+  note("frames_backward", 1, t, {in(s) + out(s)});
+}
+void gather_frames_forward(Stream, DType t, const FrameShape& s, const int32_t*, const void*, void*) {
+  note("gather_frames_forward", 1, t, {2 * out(s)});
+}
+void gather_frames_backward(Stream, DType t, const FrameShape& s, const int32_t*, const void*, void*) {
+  note("gather_frames_backward", 1, t, {in(s) + out(s)});
+}
+void draw_frames(Stream, int64_t n, int t, int k, const float*, int32_t*) { note("draw_frames", 1, DType::f32, {0, kFloat * n * (t + k)}); }
+void box_sum(Stream, DType t, const BoxShape& s, float, const void*, void*) { note("box_sum", 1, t, {large(s) + small(s)}); }
+void box_fill(Stream, DType t, const BoxShape& s, float, const void*, void*) { note("box_fill", 1, t, {large(s) + small(s)}); }
+void clip_resize_forward(Stream, DType t, const ClipResize& s, const void*, void*) { note("clip_resize_forward", 1, t, {in(s) + out(s)}); }
+void clip_resize_backward(Stream, DType t, const ClipResize& s, const void*, void*) { note("clip_resize_backward", 1, t, {in(s) + out(s)}); }
+
 // ---- conditional norm ------------------------------------------------------------------------------------------------
 void cond_norm_scale(Stream, int64_t n, int c, const float*, const float*, const float*, const float*, float*, float*) {
   note("cond_norm_scale", 1, DType::f32, {0, 4 * kFloat * n * c});
@@ -213,6 +241,26 @@ void gate_backward(Stream, DType t, int64_t n, int64_t pixels, int c, const void
 
 // ---- gram ------------------------------------------------------------------------------------------------------------
 void gram_residual(Stream, int n, bool, float, const float*, float*) { note("gram_residual", 1, DType::f32, {0, 2 * kFloat * n * n}); }
+
+// ---- gru -------------------------------------------------------------------------------------------------------------
+void gru_gates(Stream, DType t, const GruShape& s, int, const void*, const void* gh, const void*, const float*, void*, void* rh) {
+  note("gru_gates", 1, t, {(2 + 2 + (gh ? 2 : 0) + (rh ? 2 : 0)) * state(s)});
+}
+void gru_blend(Stream, DType t, const GruShape& s, int, Activation, const void*, const void* ck, const void*, const void* h, const float*,
+               void*, void*, void*) {
+  note("gru_blend", 1, t, {(2 + 3 + (ck ? 1 : 0) + (h ? 1 : 0)) * state(s)});
+}
+void gru_blend_backward(Stream, DType t, const GruShape& s, int, Activation, const void*, const void* carry1, const void* carry2, const void*,
+                        const void*, const void*, void*, void*, void* dh) {
+  // dy, u, k, dk and dg's second half; h is read where dg's first half is not written
+  note("gru_blend_backward", 1, t, {(6 + (carry1 ? 1 : 0) + (carry2 ? 1 : 0) + (dh ? 1 : 0)) * state(s)});
+}
+void gru_gates_backward(Stream, DType t, const GruShape& s, const void*, const void*, const void*, void*, void* dh, void*) {
+  note("gru_gates_backward", 1, t, {(5 + (dh ? 2 : 0)) * state(s)});
+}
+void gru_collect(Stream, DType t, const GruShape& s, const void*, const void*, void*) {
+  note("gru_collect", 1, t, {3 * (s.frames + (s.constant_input ? 1 : s.frames)) * state(s)});
+}
 
 // ---- inference -------------------------------------------------------------------------------------------------------
 void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*, const float* noise, const float*, int64_t,

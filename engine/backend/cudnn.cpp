@@ -98,19 +98,36 @@ struct Graph {
   Descriptor graph{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
 
   Graph(const Target& target, ConvDirection direction, const ConvShape& s, const Request& r) {
-    const std::vector<int64_t> pad{s.pad, s.pad}, stride{s.stride, s.stride};
-    parts.push_back(tensor(kX, r.type, r.alignment, {s.n, s.c, s.h, s.w}, {s.h * s.w * s.c, 1, s.w * s.c, s.c}));
-    const std::vector<int64_t> w_strides = s.weights_transposed ? std::vector<int64_t>{1, s.kh * s.kw * s.oc, s.kw * s.oc, s.oc}
-                                                                : std::vector<int64_t>{s.kh * s.kw * s.c, 1, s.kw * s.c, s.c};
-    parts.push_back(tensor(kW, r.type, r.alignment, {s.oc, s.c, s.kh, s.kw}, w_strides));
-    parts.push_back(tensor(kY, r.type, r.alignment, {s.n, s.oc, s.oh, s.ow}, {s.oh * s.ow * s.oc, 1, s.ow * s.oc, s.oc}));
+    // Sizes and strides in cuDNN's order: n, c, the axes of space. A picture has two of those, a clip three.
+    using Numbers = std::vector<int64_t>;
+    const Numbers axes = s.is_3d() ? Numbers{s.d, s.h, s.w} : Numbers{s.h, s.w}, out_axes = s.is_3d() ? Numbers{s.od, s.oh, s.ow} : Numbers{s.oh, s.ow};
+    const Numbers kernel = s.is_3d() ? Numbers{s.kd, s.kh, s.kw} : Numbers{s.kh, s.kw};
+    const Numbers pad = s.is_3d() ? Numbers{s.pad_d, s.pad, s.pad} : Numbers{s.pad, s.pad}, ones(axes.size(), 1);
+    const Numbers stride = s.is_3d() ? Numbers{1, s.stride, s.stride} : Numbers{s.stride, s.stride};
+    const auto sizes = [](int64_t first, int64_t second, const Numbers& space) {
+      Numbers all{first, second};
+      all.insert(all.end(), space.begin(), space.end());
+      return all;
+    };
+    const auto channels_last = [](int64_t channels, const Numbers& space) {
+      Numbers strides(space.size() + 2, 1);
+      int64_t step = channels;
+      for (size_t i = space.size(); i-- > 0; step *= space[i]) strides[i + 2] = step;
+      strides[0] = step;
+      return strides;
+    };
+    parts.push_back(tensor(kX, r.type, r.alignment, sizes(s.n, s.c, axes), channels_last(s.c, axes)));
+    Numbers w_strides = channels_last(s.weights_transposed ? s.oc : s.c, kernel);
+    if (s.weights_transposed) std::swap(w_strides[0], w_strides[1]);
+    parts.push_back(tensor(kW, r.type, r.alignment, sizes(s.oc, s.c, kernel), w_strides));
+    parts.push_back(tensor(kY, r.type, r.alignment, sizes(s.n, s.oc, out_axes), channels_last(s.oc, out_axes)));
     Descriptor c(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-    c.set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, {2});
+    c.set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, {int64_t(axes.size())});
     c.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, std::vector{CUDNN_DATA_FLOAT});
     c.set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, std::vector{CUDNN_CROSS_CORRELATION});
     c.set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, pad);
     c.set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, pad);
-    c.set(CUDNN_ATTR_CONVOLUTION_DILATIONS, {1, 1});
+    c.set(CUDNN_ATTR_CONVOLUTION_DILATIONS, ones);
     c.set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, stride);
     c.finalise();
     parts.push_back(std::move(c));
@@ -304,10 +321,11 @@ struct Plan {
 };
 
 Plan& plan(ConvDirection d, const ConvShape& s, const Request& r, bool autotune) {
-  using Key = std::tuple<int, int, bool, bool, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
+  using Key = std::tuple<int, int, bool, bool, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool,
+                         int64_t, int64_t, int, int>;
   static thread_local std::map<Key, Plan> plans;
   const Key key{int(d), int(r.type), r.tf32, r.deterministic, r.alignment, autotune, s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc,
-                s.kh, s.kw, s.stride, s.pad, s.weights_transposed};
+                s.kh, s.kw, s.stride, s.pad, s.weights_transposed, s.d, s.od, s.kd, s.pad_d};
   const auto it = plans.find(key);
   if (it != plans.end()) return it->second;
   const Target target{handle(), nullptr};
@@ -315,8 +333,7 @@ Plan& plan(ConvDirection d, const ConvShape& s, const Request& r, bool autotune)
   std::string why;
   p.candidates = search(target, p.graph, r, autotune ? kTimedPlans : 1, &why);
   if (p.candidates.empty())
-    fail("cuDNN has no plan for the {} of a convolution {}x{}x{}x{} to {} channels, kernel {}x{}, stride {}, in {}: {}; use --device cpu",
-         name_of(d), s.n, s.h, s.w, s.c, s.oc, s.kh, s.kw, s.stride, name_of(r.type), why);
+    fail("cuDNN has no plan for the {} of a convolution {}, in {}: {}; use --device cpu", name_of(d), s.text(), name_of(r.type), why);
   for (const Candidate& c : p.candidates) p.workspace = std::max(p.workspace, c.answer.workspace);
   return plans.emplace(key, std::move(p)).first->second;
 }
@@ -382,8 +399,7 @@ void run(ConvDirection d, const ConvShape& s, const Tensor& x, const Tensor& w, 
     if (p.candidates.size() > 1) keep_fastest(p, x, w, y, workspace);
     execute(p.candidates[0], x, w, y, workspace);
   } catch (const Refusal& e) {
-    fail("cuDNN failed in the {} of a convolution {}x{}x{}x{} to {} channels: {}; --device cpu works without it", name_of(d), s.n, s.h,
-         s.w, s.c, s.oc, e.what());
+    fail("cuDNN failed in the {} of a convolution {}: {}; --device cpu works without it", name_of(d), s.text(), e.what());
   }
 }
 

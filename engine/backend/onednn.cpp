@@ -51,9 +51,16 @@ memory::data_type type_of(DType t) {
   return t == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-/// Weight descriptor with logical dims (oc, c, kh, kw) over our memory order.
+/// Logical sizes of a weight.
+Dims weight_sizes(const ConvShape& s) { return s.is_3d() ? Dims{s.oc, s.c, s.kd, s.kh, s.kw} : Dims{s.oc, s.c, s.kh, s.kw}; }
+
+/// Weight descriptor with logical dims (oc, c, kh, kw) or (oc, c, kd, kh, kw) over our memory order.
 memory::desc plain_weights(const ConvShape& s, memory::data_type type) {
-  const Dims dims{s.oc, s.c, s.kh, s.kw};
+  const Dims dims = weight_sizes(s);
+  if (s.is_3d()) {
+    const int64_t last = s.weights_transposed ? s.oc : s.c, kernel = int64_t(s.kd) * s.kh * s.kw * last;
+    return memory::desc(dims, type, Dims{s.weights_transposed ? 1 : kernel, s.weights_transposed ? kernel : 1, s.kh * s.kw * last, s.kw * last, last});
+  }
   if (!s.weights_transposed) return memory::desc(dims, type, Dims{s.kh * s.kw * s.c, 1, s.kw * s.c, s.c});
   return memory::desc(dims, type, Dims{1, s.kh * s.kw * s.oc, s.kw * s.oc, s.oc});
 }
@@ -67,17 +74,26 @@ PD describe(A&&... a) {
 
 Plan make_plan(ConvDirection d, const ConvShape& s, DType t, bool with_primitives) {
   const auto type = type_of(t);
-  const auto nhwc = memory::format_tag::nhwc;
   Plan p;
-  p.x = memory::desc(Dims{s.n, s.c, s.h, s.w}, type, nhwc);
-  p.y = memory::desc(Dims{s.n, s.oc, s.oh, s.ow}, type, nhwc);
+  if (s.is_3d()) {
+    p.x = memory::desc(Dims{s.n, s.c, s.d, s.h, s.w}, type, memory::format_tag::ndhwc);
+    p.y = memory::desc(Dims{s.n, s.oc, s.od, s.oh, s.ow}, type, memory::format_tag::ndhwc);
+  } else {
+    p.x = memory::desc(Dims{s.n, s.c, s.h, s.w}, type, memory::format_tag::nhwc);
+    p.y = memory::desc(Dims{s.n, s.oc, s.oh, s.ow}, type, memory::format_tag::nhwc);
+  }
   const auto w_type = d == ConvDirection::weights ? memory::data_type::f32 : type;  // gradients of weights are f32 always
   p.w_plain = plain_weights(s, w_type);
-  const memory::desc w_any(Dims{s.oc, s.c, s.kh, s.kw}, type, memory::format_tag::any);
-  const memory::desc dw_any(Dims{s.oc, s.c, s.kh, s.kw}, w_type, memory::format_tag::any);
-  const Dims stride{s.stride, s.stride}, pad{s.pad, s.pad};
+  const memory::desc w_any(weight_sizes(s), type, memory::format_tag::any);
+  const memory::desc dw_any(weight_sizes(s), w_type, memory::format_tag::any);
+  Dims stride{s.stride, s.stride}, pad{s.pad, s.pad};
   // The far side's padding: whatever makes the output size come out.
-  const Dims far{(s.oh - 1) * s.stride + s.kh - s.h - s.pad, (s.ow - 1) * s.stride + s.kw - s.w - s.pad};
+  Dims far{(s.oh - 1) * s.stride + s.kh - s.h - s.pad, (s.ow - 1) * s.stride + s.kw - s.w - s.pad};
+  if (s.is_3d()) {
+    stride.insert(stride.begin(), 1);
+    pad.insert(pad.begin(), s.pad_d);
+    far.insert(far.begin(), s.od - 1 + s.kd - s.d - s.pad_d);
+  }
   const auto kind = dnnl::prop_kind::forward_training;
   const auto algorithm = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attr;
@@ -121,7 +137,7 @@ Plan make_plan(ConvDirection d, const ConvShape& s, DType t, bool with_primitive
   return p;
 }
 
-using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool>;
+using Key = std::tuple<int, int, bool, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int, int, int, bool, int64_t, int64_t, int, int>;
 std::map<Key, Plan>& all_plans() {
   static thread_local std::map<Key, Plan> plans;
   return plans;
@@ -130,14 +146,14 @@ std::map<Key, Plan>& all_plans() {
 const Plan& plan(ConvDirection d, const ConvShape& s, DType t) {
   std::map<Key, Plan>& plans = all_plans();
   const bool with_primitives = !context().planning;
-  const Key key{int(d), int(t), with_primitives, s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh, s.kw, s.stride, s.pad, s.weights_transposed};
+  const Key key{int(d), int(t), with_primitives, s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh, s.kw, s.stride, s.pad, s.weights_transposed,
+                s.d, s.od, s.kd, s.pad_d};
   auto it = plans.find(key);
   if (it != plans.end()) return it->second;
   try {
     return plans.emplace(key, make_plan(d, s, t, with_primitives)).first->second;
   } catch (const dnnl::error& e) {
-    fail("oneDNN has no convolution {}x{}x{}x{} -> {} channels, kernel {}x{}, stride {}, type {}: {}", s.n, s.h, s.w, s.c, s.oc,
-         s.kh, s.kw, s.stride, name_of(t), e.what());
+    fail("oneDNN has no convolution {}, type {}: {}", s.text(), name_of(t), e.what());
   }
 }
 
