@@ -87,7 +87,7 @@ struct GatherBackward {
   KILN_HD void operator()(int64_t r, int j) const {
     const Line i = line_of(r, s.t, s.rows);
     Pack<P> acc(0.f);
-    for (int o = 0; o < s.out_t; o++)
+    KILN_ROLLED for (int o = 0; o < s.out_t; o++)
       if (index[i.n * s.out_t + o] == i.frame) acc += load<P>(dy + ((i.n * s.out_t + o) * s.rows + i.row) * s.width + j);
     store<P>(dx + r * s.width + j, acc);
   }
@@ -128,12 +128,12 @@ struct BoxSum {
   template <int P>
   KILN_HD void operator()(int64_t r, int c) const {
     const Voxel o = voxel_of(r, s.t / s.ft, s.h / s.fs, s.w / s.fs);
+    const int64_t line = int64_t(s.w) * s.c;
+    const T* p = large + (((o.n * s.t + o.t * s.ft) * s.h + o.i * s.fs) * s.w + o.j * s.fs) * s.c + c;
     Pack<P> acc(0.f);
-    for (int f = 0; f < s.ft; f++)
-      for (int i = 0; i < s.fs; i++) {
-        const int64_t line = (o.n * s.t + o.t * s.ft + f) * s.h + o.i * s.fs + i;
-        for (int j = 0; j < s.fs; j++) acc += load<P>(large + (line * s.w + o.j * s.fs + j) * s.c + c);
-      }
+    KILN_ROLLED for (int f = 0; f < s.ft; f++, p += (s.h - s.fs) * line)
+      KILN_ROLLED for (int i = 0; i < s.fs; i++, p += line)
+        KILN_ROLLED for (int j = 0; j < s.fs; j++) acc += load<P>(p + int64_t(j) * s.c);
     store<P>(small + r * s.c + c, acc * scale);
   }
 };
@@ -154,78 +154,90 @@ struct BoxFill {
 
 // ---- resizing --------------------------------------------------------------------------------------------------------
 
-/// What output o of an axis is made of: input i0 with weight 1 - f, i1 with f.
-struct Tap {
-  int i0, i1;
-  float f;
+/// One axis: sizes, input pixels an output pixel, and whether an output is between two inputs or is one of them.
+struct Axis {
+  int in, out;
+  float step;
+  bool linear;
+  Axis(int i, int o, bool l) : in(i), out(o), step(float(i) / float(o)), linear(l) {}
+  /// Where output o lies among the inputs: 0 ... in - 1.
+  KILN_HD float place(int o) const {
+    if (!linear) return float(int(uint32_t(o) * uint32_t(in) / uint32_t(out)));
+    const float p = (float(o) + 0.5f) * step - 0.5f, last = float(in - 1);
+    return p < 0.f ? 0.f : p < last ? p : last;
+  }
+  /// What output o takes of input i.
+  KILN_HD float weight(int o, int i) const {
+    const float distance = fabsf(place(o) - float(i));
+    return distance < 1.f ? 1.f - distance : 0.f;
+  }
+  /// Outputs that hold all that take of input i, and a few more.
+  KILN_HD int begin(int i) const {
+    const int o = int(float(i - 1) / step) - 2;
+    return i == 0 || o < 0 ? 0 : o;
+  }
+  KILN_HD int end(int i) const {
+    const int o = int(float(i + 2) / step) + 2;
+    return i == in - 1 || o > out ? out : o;
+  }
 };
-KILN_HD Tap linear_tap(int o, int in, int out) {
-  const float s = (float(o) + 0.5f) * (float(in) / float(out)) - 0.5f, p = s > 0.f ? s : 0.f;
-  const int i0 = int(p) < in - 1 ? int(p) : in - 1;
-  return {i0, i0 + 1 < in ? i0 + 1 : i0, p - float(i0)};
-}
-KILN_HD Tap time_tap(bool linear, int o, int in, int out) {
-  if (linear) return linear_tap(o, in, out);
-  const int i = int(uint32_t(o) * uint32_t(in) / uint32_t(out));
-  return {i, i, 0.f};
-}
-KILN_HD float weight_of(const Tap& t, int i) { return (t.i0 == i ? 1.f - t.f : 0.f) + (t.i1 == i ? t.f : 0.f); }
-
-/// A range of outputs that holds all that read input i, in either way; a little wider than they are.
-struct Range {
-  int begin, end;
-};
-KILN_HD Range readers(int i, int in, int out) {
-  const float scale = float(out) / float(in);
-  const int low = int((float(i) - 1.f) * scale) - 2, high = int((float(i) + 2.f) * scale) + 2;
-  return {i == 0 || low < 0 ? 0 : low, i == in - 1 || high > out ? out : high};
-}
 
 template <class T>
 struct ResizeForward {
-  ClipResize s;
+  Axis t, h, w;
+  int c;
   const T* x;
   T* y;
   template <int P>
-  KILN_HD void operator()(int64_t r, int c) const {
-    const Voxel o = voxel_of(r, s.out_t, s.out_h, s.out_w);
-    const Tap tt = time_tap(s.linear_time, o.t, s.t, s.out_t), ti = linear_tap(o.i, s.h, s.out_h), tj = linear_tap(o.j, s.w, s.out_w);
-    const auto line = [&](int t, int i) {
-      const T* p = x + ((o.n * s.t + t) * s.h + i) * s.w * s.c + c;
-      return load<P>(p + int64_t(tj.i0) * s.c) * (1.f - tj.f) + load<P>(p + int64_t(tj.i1) * s.c) * tj.f;
+  KILN_HD void operator()(int64_t r, int j) const {
+    const Voxel o = voxel_of(r, t.out, h.out, w.out);
+    const float pt = t.place(o.t), pi = h.place(o.i), pj = w.place(o.j);
+    const int t0 = int(pt), i0 = int(pi), j0 = int(pj);
+    const float ft = pt - float(t0), fi = pi - float(i0), fj = pj - float(j0);
+    // The second neighbour where there is none is the first one, with weight 0.
+    const int64_t right = j0 + 1 < w.in ? c : 0, below = i0 + 1 < h.in ? int64_t(w.in) * c : 0, behind = int64_t(h.in) * w.in * c;
+    const T* p = x + (((o.n * t.in + t0) * h.in + i0) * w.in + j0) * c + j;
+    const auto frame = [&](const T* q) {
+      const Pack<P> top = load<P>(q) * (1.f - fj) + load<P>(q + right) * fj;
+      return top * (1.f - fi) + (load<P>(q + below) * (1.f - fj) + load<P>(q + below + right) * fj) * fi;
     };
-    const auto frame = [&](int t) { return line(t, ti.i0) * (1.f - ti.f) + line(t, ti.i1) * ti.f; };
-    Pack<P> v = frame(tt.i0);
-    if (tt.i1 != tt.i0) v = v * (1.f - tt.f) + frame(tt.i1) * tt.f;
-    store<P>(y + r * s.c + c, v);
+    Pack<P> v = frame(p);
+    if (ft > 0.f) v = v * (1.f - ft) + frame(p + behind) * ft;
+    store<P>(y + r * c + j, v);
   }
 };
 
 template <class T>
 struct ResizeBackward {
-  ClipResize s;
+  Axis t, h, w;
+  int c;
   const T* dy;
   T* dx;
   template <int P>
-  KILN_HD void operator()(int64_t r, int c) const {
-    const Voxel p = voxel_of(r, s.t, s.h, s.w);
-    const Range rt = readers(p.t, s.t, s.out_t), ri = readers(p.i, s.h, s.out_h), rj = readers(p.j, s.w, s.out_w);
+  KILN_HD void operator()(int64_t r, int j) const {
+    const Voxel p = voxel_of(r, t.in, h.in, w.in);
+    const int last_t = t.end(p.t), last_i = h.end(p.i), last_j = w.end(p.j);
     Pack<P> acc(0.f);
-    for (int t = rt.begin; t < rt.end; t++) {
-      const float wt = weight_of(time_tap(s.linear_time, t, s.t, s.out_t), p.t);
+    KILN_ROLLED for (int a = t.begin(p.t); a < last_t; a++) {
+      const float wt = t.weight(a, p.t);
       if (wt == 0.f) continue;
-      for (int i = ri.begin; i < ri.end; i++) {
-        const float wi = wt * weight_of(linear_tap(i, s.h, s.out_h), p.i);
+      KILN_ROLLED for (int b = h.begin(p.i); b < last_i; b++) {
+        const float wi = wt * h.weight(b, p.i);
         if (wi == 0.f) continue;
-        for (int j = rj.begin; j < rj.end; j++) {
-          const float wj = wi * weight_of(linear_tap(j, s.w, s.out_w), p.j);
-          if (wj != 0.f) acc += load<P>(dy + (((p.n * s.out_t + t) * s.out_h + i) * s.out_w + j) * s.c + c) * wj;
+        const T* line = dy + ((p.n * t.out + a) * h.out + b) * w.out * c + j;
+        KILN_ROLLED for (int d = w.begin(p.j); d < last_j; d++) {
+          const float wj = wi * w.weight(d, p.j);
+          if (wj != 0.f) acc += load<P>(line + int64_t(d) * c) * wj;
         }
       }
     }
-    store<P>(dx + r * s.c + c, acc);
+    store<P>(dx + r * c + j, acc);
   }
 };
+
+Axis time_axis(const ClipResize& s) { return Axis(s.t, s.out_t, s.linear_time); }
+Axis rows_axis(const ClipResize& s) { return Axis(s.h, s.out_h, true); }
+Axis columns_axis(const ClipResize& s) { return Axis(s.w, s.out_w, true); }
 
 }  // namespace
 
@@ -262,12 +274,12 @@ void box_fill(Stream stream, DType t, const BoxShape& s, float scale, const void
 }
 void clip_resize_forward(Stream stream, DType t, const ClipResize& s, const void* x, void* y) {
   with_dtype(t, [&]<class T>() {
-    map_rows<T>(stream, s.n * s.out_t * s.out_h * s.out_w, s.c, ResizeForward<T>{s, (const T*)x, (T*)y});
+    map_rows<T>(stream, s.n * s.out_t * s.out_h * s.out_w, s.c, ResizeForward<T>{time_axis(s), rows_axis(s), columns_axis(s), s.c, (const T*)x, (T*)y});
   });
 }
 void clip_resize_backward(Stream stream, DType t, const ClipResize& s, const void* dy, void* dx) {
   with_dtype(t, [&]<class T>() {
-    map_rows<T>(stream, s.n * s.t * s.h * s.w, s.c, ResizeBackward<T>{s, (const T*)dy, (T*)dx});
+    map_rows<T>(stream, s.n * s.t * s.h * s.w, s.c, ResizeBackward<T>{time_axis(s), rows_axis(s), columns_axis(s), s.c, (const T*)dy, (T*)dx});
   });
 }
 
