@@ -33,6 +33,7 @@ size_t sample_step(int64_t n, int64_t most) { return n > most ? size_t(n / most)
 
 std::vector<Case> all_cases(const Scale& s, DType t) {
   std::vector<Case> cases;
+  add_clip_cases(cases, s, t);
   add_convolution_cases(cases, s, t);
   add_norm_cases(cases, s, t);
   add_pointwise_cases(cases, s, t);

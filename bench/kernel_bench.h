@@ -33,6 +33,7 @@ struct Case {
 
 /// All cases at one scale and storage type. Those whose operands are always f32 come with DType::f32 only.
 std::vector<Case> all_cases(const Scale& s, DType t);
+void add_clip_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_convolution_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_norm_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_pointwise_cases(std::vector<Case>& cases, const Scale& s, DType t);
