@@ -22,8 +22,9 @@ constexpr ConvDirection kDirections[] = {ConvDirection::forward, ConvDirection::
 const std::string kFolder = std::string(KILN_SOURCE_DIR) + "/tests/devices/";
 
 std::string text(ConvDirection d, const ConvShape& s) {
-  return fmt::format("{}, {}x{}x{}x{} to {}x{}x{}, kernel {}x{}, stride {}, pad {}{}", name_of(d), s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh,
-                     s.kw, s.stride, s.pad, s.weights_transposed ? ", transposed" : "");
+  const std::string third = s.is_3d() ? fmt::format(", {} to {} frames, {} deep, padded by {}", s.d, s.od, s.kd, s.pad_d) : "";
+  return fmt::format("{}, {}x{}x{}x{} to {}x{}x{}, kernel {}x{}, stride {}, pad {}{}{}", name_of(d), s.n, s.h, s.w, s.c, s.oh, s.ow, s.oc, s.kh,
+                     s.kw, s.stride, s.pad, s.weights_transposed ? ", transposed" : "", third);
 }
 
 /// Every convolution of an iteration of FastGAN at the published widths, batch 8: planned on the CPU, not computed.
