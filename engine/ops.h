@@ -13,7 +13,7 @@ namespace kiln {
 
 // ---- convolutions (ops_conv.cpp) ------------------------------------------------------------------------------------
 
-/// x [n, h, w, c], weight [oc, kh, kw, c] -> [n, (h + 2 pad - kh) / stride + 1, ..., oc].
+/// x [n, h, w, c], weight [oc, kh, kw, c] or, of a clip's layer, [oc, 1, kh, kw, c] -> [n, (h + 2 pad - kh) / stride + 1, ..., oc].
 Var conv2d(const Var& x, const Var& weight, int stride, int pad);
 /// Transposed convolution: x [n, h, w, c], weight [oc, kh, kw, c] -> [n, (h - 1) stride - 2 pad + kh, ..., oc].
 Var conv_transpose2d(const Var& x, const Var& weight, int stride, int pad);

@@ -88,12 +88,7 @@ Var conv3d(const Var& clip, const Var& weight, TimePadding time) {
   const Shape xs = clip.shape(), ws = weight.shape();
   KILN_ASSERT(xs.rank() == 5 && ws.rank() == 5 && ws[4] == xs[4] && ws[1] % 2 == 1 && ws[2] % 2 == 1 && ws[2] == ws[3]);
   const int kt = int(ws[1]), k = int(ws[2]);
-  if (kt == 1) {
-    Var flat;  // the same memory and node: a node takes a gradient in whatever shape its user gives it
-    flat.value = weight.value.reshape(Shape{ws[0], ws[2], ws[3], ws[4]});
-    flat.node = weight.node;
-    return clip_of(conv2d(frames_of(clip), flat, 1, k / 2), xs[1]);
-  }
+  if (kt == 1) return clip_of(conv2d(frames_of(clip), weight, 1, k / 2), xs[1]);
   if (time == TimePadding::replicate) return conv3d(pad_time(clip, kt / 2, kt / 2), weight, TimePadding::none);
   const int pad = time == TimePadding::zero ? kt / 2 : 0;
   ConvShape s{xs[0], xs[2], xs[3], xs[4], xs[2], xs[3], ws[0], k, k, 1, k / 2, false};

@@ -106,8 +106,10 @@ Var conv_by_winograd(const WinogradShape& s, const Var& x, const Var& weight) {
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
-  const Shape &xs = x.shape(), &ws = weight.shape();
-  KILN_ASSERT(xs.rank() == 4 && ws.rank() == 4 && ws[3] == xs[3]);
+  const Shape xs = x.shape(), as_given = weight.shape();
+  KILN_ASSERT(as_given.rank() == 4 || (as_given.rank() == 5 && as_given[1] == 1));
+  const Shape ws = as_given.rank() == 5 ? Shape{as_given[0], as_given[2], as_given[3], as_given[4]} : as_given;
+  KILN_ASSERT(xs.rank() == 4 && ws[3] == xs[3]);
   const ConvShape s{xs[0], xs[1], xs[2], xs[3], (xs[1] + 2 * pad - ws[1]) / stride + 1, (xs[2] + 2 * pad - ws[2]) / stride + 1,
                     ws[0], int(ws[1]), int(ws[2]), stride, pad, false};
   if (ws[1] == 3 && ws[2] == 3 && stride == 1 && pad == 1 && own_products(x)) {
@@ -120,12 +122,12 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   conv_forward(s, x.value, weight.value, y.value);
   // Kept: the input for the weight's gradient, the weight for the input's; neither where nobody asks.
   if (record)
-    context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs, ws, xn = x.node,
+    context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs, as_given, xn = x.node,
                           wn = weight.node, yn = y.node] {
       const Tensor dy = yn->take();
       if (!dy) return;
       if (wn) {
-        const Tensor dw = wn->target(ws, DType::f32);
+        const Tensor dw = wn->target(as_given, DType::f32);
         conv_backward_weights(s, xv, dy, dw);
         wn->add(dw);
       }

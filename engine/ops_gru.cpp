@@ -8,6 +8,7 @@
 #include "kernels/bias.h"
 #include "kernels/fold.h"
 #include "kernels/gru.h"
+#include "kernels/pointwise.h"
 
 namespace kiln {
 namespace {
@@ -132,16 +133,16 @@ Var gru_recurrence(const Var& gates_x, int64_t n, int64_t t, const Var& gates, c
       carry2 = cut ? Tensor() : Tensor(state, type);
       if (!cut) to_gates.backward_data(dg[f], carry2);
     }
-    if (gn && t > 1) {
-      const Tensor dw = gn->target(gws, DType::f32);
-      to_gates.backward_weights(t - 1, states.all.slice(0, state.with(0, (t - 1) * n)), dg.from(1), dw);
-      gn->add(dw);
-    }
-    if (cn && t > 1) {
-      const Tensor dw = cn->target(cws, DType::f32);
-      to_candidate.backward_weights(t - 1, again.from(0), dk.from(1), dw);
-      cn->add(dw);
-    }
+    const auto add_weights = [&](Node& node, const Shape& shape, const RecurrentConv& conv, const Tensor& x, const Frames& d) {
+      const Tensor dw = node.target(shape, DType::f32);
+      if (t > 1)
+        conv.backward_weights(t - 1, x, d.from(1), dw);
+      else
+        KILN_RUN(Work::pointwise, fill(stream, DType::f32, dw.count(), 0.f, dw.data()));
+      node.add(dw);
+    };
+    if (gn) add_weights(*gn, gws, to_gates, t > 1 ? states.all.slice(0, state.with(0, (t - 1) * n)) : Tensor(), dg);
+    if (cn) add_weights(*cn, cws, to_candidate, again.all.reshape(state.with(0, again.count * n)), dk);
     if (!xn && !db) return;
     const Tensor dx = xn ? xn->target(gs, type) : Tensor(gs, type);
     KILN_RUN(Work::pointwise, gru_collect(stream, type, s, dg.all.data(), dk.all.data(), dx.data()));

@@ -8,8 +8,8 @@ namespace kiln {
 
 Tensor Node::target(const Shape& shape, DType t) {
   if (slot_ && !slot_used_) {
-    KILN_ASSERT(slot_.shape().count() == shape.count() && slot_.dtype() == t);
-    return slot_.reshape(shape);
+    KILN_ASSERT(slot_.shape() == shape && slot_.dtype() == t);
+    return slot_;
   }
   return Tensor(shape, t);
 }

@@ -16,7 +16,7 @@ class Node {
  public:
   /// Memory that the first gradient is to be written to (a network's flat gradient buffer), if any.
   void set_slot(Tensor slot) { slot_ = std::move(slot); }
-  /// A tensor for an op to write its contribution to: the slot, in that shape, if it is free, else new memory. Pass it to add().
+  /// A tensor for an op to write its contribution to: the slot if it is free, else new memory. Pass it to add().
   Tensor target(const Shape& shape, DType t);
   /// Adds a contribution. The first one is taken as it is.
   void add(Tensor gradient);
