@@ -26,8 +26,8 @@ Expected expected(Random& random, DType t, int64_t in, int64_t out, const Walk& 
   r.y.resize(size_t(out));
   r.dx.resize(size_t(in));
   walk([&](size_t i, size_t o, double share) {
-    r.y[o] += r.x[i] * share;
-    r.dx[i] += r.dy[o] * share;
+    r.y[o] += Sum(r.x[i] * share, std::fabs(r.x[i]));  // a small share is as exact as a large one, and no more
+    r.dx[i] += Sum(r.dy[o] * share, std::fabs(r.dy[o]));
   });
   return r;
 }
