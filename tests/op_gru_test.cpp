@@ -3,6 +3,9 @@
 #include "engine/ops_feature.h"
 #include "engine/parameters.h"
 #include "engine/random.h"
+#include "engine/step_graph.h"
+#include "kernels/exec/log.h"
+#include "models/blocks.h"
 #include "tests/op_test.h"
 
 using namespace kiln;
@@ -182,4 +185,65 @@ TEST_CASE("op: a ConvGru trains behind its spectral norm") {
       CHECK(most < 1e6);
     }
   }
+}
+
+namespace {
+
+/// A GRU and ops of clips behind it, forward and backward, as one step.
+struct ClipStep {
+  ConvGru gru{3, 8};
+  SpectralConv3d conv{8, 4, 3, 3, TimePadding::replicate};
+  ParameterSet set;
+  SpectralGroup group;
+  Tensor x = to_tensor(random_array("x", Shape{2, 6, 4, 4, 3})), u = to_tensor(random_array("u", Shape{2, 6}));
+  Tensor d = to_tensor(random_array("d", Shape{2, 2, 2, 2, 4}));
+
+  ClipStep() : set(*this, true), group(*this) {
+    Philox random(4);
+    set.initialise(random, "step");
+  }
+  ClipStep(const ClipStep&) = delete;
+  template <class F>
+  void visit(F&& f) {
+    f("gru", gru);
+    f("conv", conv);
+  }
+  void run() {
+    Tape tape;
+    Recording recording(tape);
+    set.zero_grad();
+    group.prepare(set.values, set.grads, set.vectors);
+    const Var frames = gather_frames(conv(conv_gru(Var(x), 6, gru)), draw_frames(u, 4));
+    const Var y = clip_pool(time_repeat(take_frames(frames, 0, 2, 2), 2), 2, 2);
+    tape.backward_from({{resize_clip(y, 2, 2, 2, TimeScaling::linear), d}});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("op: the ops of clips keep the rules of a captured step") {
+  Fixture fixture;
+  ClipStep step;
+  StepGraph graph(true);
+  std::vector<LaunchLog> logs(5);
+  for (LaunchLog& log : logs) {
+    launch_log = &log;
+    graph.run([&] { step.run(); });
+    launch_log = nullptr;
+  }
+  if (fixture.context.device == Device::cpu) {
+    CHECK(logs[3].entries.size() > 60);
+    CHECK(logs[3].entries == logs[4].entries);
+  }
+}
+
+TEST_CASE("op: a plan of the ops of clips takes the memory that they take") {
+  const auto peak = [](bool planning) {
+    Context context(Device::cpu, planning);
+    UseContext use(context);
+    ClipStep step;
+    for (int i = 0; i < 2; i++) step.run();
+    return context.arena->stats().peak;
+  };
+  CHECK(peak(true) == peak(false));
 }
