@@ -44,7 +44,8 @@ TEST_CASE("kernel: gru, gates and blending") {
           const GruShape& s = z.s;
           const int c = s.c, frame = first ? 0 : s.frames - 1;
           CAPTURE(name_of_type(t));
-          INFO(fmt::format("n {}, {} pixels, {} frames, {} channels, constant {}, first {}, act {}", s.n, s.pixels, s.frames, c, s.constant_input, first, int(act)));
+          INFO(fmt::format("n {}, {} pixels, {} frames, {} channels, constant {}, first {}, act {}", s.n, s.pixels, s.frames, c, s.constant_input, first,
+                           int(act)));
           const Doubles gx = random.normals(t, z.input()), gh = random.normals(t, 2 * z.state()), ck = random.normals(t, z.state());
           const Doubles h = random.normals(t, z.state()), b = random.normals(DType::f32, 3 * c), ru = gates(random, t, 2 * z.state());
           Sums want_ru(gh.size()), want_rh(h.size()), k(h.size()), next(h.size()), y(h.size() * size_t(s.frames), Sum(std::nan("")));
@@ -132,7 +133,8 @@ TEST_CASE("kernel: gru, backward") {
                 want_dh[i] += drh[i] * ru[p];
               }
             for_each_executor([&](Run& run) {
-              Buffer &bd = run.in(t, drh), &bru = run.in(t, ru), &bh = run.in(t, h), &bdg = run.inout(t, half), &bdh = run.inout(t, start), &brh = run.out(t, z.state());
+              Buffer &bd = run.in(t, drh), &bru = run.in(t, ru), &bh = run.in(t, h);
+              Buffer &bdg = run.inout(t, half), &bdh = run.inout(t, start), &brh = run.out(t, z.state());
               KILN_ON(run, gru_gates_backward(run.stream(), t, s, bd.data(), bru.data(), bh.data(), bdg.data(), carries ? bdh.data() : nullptr, brh.data()));
               run.expect("dg", bdg, want_dg, 5e-6);
               if (carries) run.expect("dh", bdh, want_dh, 5e-6);
