@@ -54,11 +54,12 @@ std::string ClassIndex::balance() const {
   for (size_t i = 0; i < names.size() && i < 30; i++) out += fmt::format("{}{} {}", i ? ", " : "", names[i], counts[i]);
   if (names.size() > 30) out += fmt::format(", and {} more", names.size() - 30);
   const auto [low, high] = std::minmax_element(counts.begin(), counts.end());
-  return fmt::format("{} classes: {}; the largest has {:.1f} times the pictures of the smallest", names.size(), out, double(*high) / double(*low));
+  return fmt::format("{} classes: {}; the largest has {:.1f} times the {}s of the smallest", names.size(), out, double(*high) / double(*low), thing);
 }
 
-ClassIndex index_classes(const std::vector<std::string>& paths, const fs::path& folder) {
+ClassIndex index_classes(const std::vector<std::string>& paths, const fs::path& folder, const std::string& thing) {
   ClassIndex index;
+  index.thing = thing;
   std::string base;  // below folder, with a slash at its end
   const auto below = [&](const std::string& path) { return path.substr(base.size()); };
   // Step into lone folders, as far as there are further ones.
@@ -88,8 +89,8 @@ ClassIndex index_classes(const std::vector<std::string>& paths, const fs::path& 
     if (!second.empty()) inner[name].insert(second);
   }
   if (loose > 0 && !classes.empty())
-    fail("{}: {} pictures lie in {} class folders and {} in none, such as {}; move those into a folder, or train without classes (--unconditional)",
-         printable(folder.string()), int64_t(paths.size()) - loose, classes.size(), loose, printable(example));
+    fail("{}: {} {}s lie in {} class folders and {} in none, such as {}; move those into a folder, or train without classes (--unconditional)",
+         printable(folder.string()), int64_t(paths.size()) - loose, thing, classes.size(), loose, printable(example));
   index.labels.assign(paths.size(), 0);
   if (classes.empty()) return index;
 
@@ -105,11 +106,11 @@ ClassIndex index_classes(const std::vector<std::string>& paths, const fs::path& 
   for (fs::directory_iterator it(folder / base, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
     if (it->is_directory(error) && !name.starts_with('.') && !classes.contains(name))
-      index.notes.push_back(fmt::format("the folder {} has no usable picture: it is no class", printable(name)));
+      index.notes.push_back(fmt::format("the folder {} has no usable {}: it is no class", printable(name), thing));
   }
   std::sort(index.notes.begin() + (base.empty() ? 0 : 1), index.notes.end());
   for (const auto& [name, count] : classes)
-    if (count == 1) index.notes.push_back(fmt::format("class {} has one picture: the generator can only repeat it", printable(name)));
+    if (count == 1) index.notes.push_back(fmt::format("class {} has one {}: the generator can only repeat it", printable(name), thing));
   if (inner.size() >= 2) {
     const auto& [a, in_a] = *inner.begin();
     const auto& [b, in_b] = *std::next(inner.begin());

@@ -14,6 +14,7 @@ struct ClassIndex {
   std::vector<int32_t> labels;  // of every picture, in the order given
   std::vector<int64_t> counts;  // pictures of every class
   std::vector<std::string> notes;  // what the user should know, a line each
+  std::string thing = "picture";   // what is counted: "picture" or "clip"
 
   /// "dress 41, hat 12, ...": names and counts, and the largest class over the smallest.
   std::string balance() const;
@@ -21,8 +22,8 @@ struct ClassIndex {
 
 /// The class of a picture is the first folder of its path below `folder`; folders below that do not matter. A lone folder with folders of
 /// its own is stepped into. paths: relative to `folder`, as Dataset::names(). Throws kiln::Error where some pictures lie in folders and
-/// some do not.
-ClassIndex index_classes(const std::vector<std::string>& paths, const std::filesystem::path& folder);
+/// some do not. thing: what the paths are, for texts.
+ClassIndex index_classes(const std::vector<std::string>& paths, const std::filesystem::path& folder, const std::string& thing = "picture");
 
 /// Text with bytes that are not UTF-8 written as \xNN.
 std::string printable(const std::string& bytes);

@@ -66,7 +66,7 @@ class ClipSource {
   Tensor pixels_;  // u8 [frames, size, size, 3]: all, or the current batch's
   Tensor index_;   // i32 [share * frames]: in pixels_
   Tensor labels_;  // i32 [share]
-  std::unique_ptr<class BatchReader> reader_;  // of a set in a file
+  std::unique_ptr<BatchReader> reader_;  // of a set in a file
 };
 
 }  // namespace kiln

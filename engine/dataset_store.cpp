@@ -38,6 +38,15 @@ PixelStore::~PixelStore() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
+bool PixelStore::grow(size_t bytes) {
+  KILN_ASSERT(data_ && bytes >= bytes_);
+  void* map = mremap(data_, bytes_, bytes, MREMAP_MAYMOVE);
+  if (map == MAP_FAILED) return false;
+  data_ = static_cast<uint8_t*>(map);
+  bytes_ = bytes;
+  return true;
+}
+
 void PixelStore::read(uint64_t at, void* to, size_t bytes) const {
   if (data_) {
     std::memcpy(to, data_ + at, bytes);

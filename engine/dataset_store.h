@@ -22,6 +22,9 @@ class PixelStore {
   PixelStore(const PixelStore&) = delete;
   PixelStore& operator=(const PixelStore&) = delete;
 
+  /// Makes memory larger, what it holds stays, though elsewhere; false, and as it was, if there is not enough. Not while others use it.
+  bool grow(size_t bytes);
+
   /// The memory; null for a file.
   uint8_t* data() const { return data_; }
   /// Throw kiln::Error naming the file: it is shorter than that, or the disk fails.

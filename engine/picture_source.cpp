@@ -1,14 +1,10 @@
 #include "engine/picture_source.h"
 
-#include <condition_variable>
-#include <deque>
-#include <exception>
-#include <mutex>
 #include <numeric>
-#include <thread>
 
 #include "engine/error.h"
 #include "engine/random.h"
+#include "engine/read_ahead.h"
 
 namespace kiln {
 
@@ -25,60 +21,6 @@ std::vector<int32_t> BatchOrder::indices(int64_t step) {
   }
   return index;
 }
-
-/// Reads the batches of consecutive steps on a thread of its own, kBatchesAhead of them before they are asked for.
-class PictureSource::Reader {
- public:
-  Reader(const Dataset& data, BatchOrder order, int64_t first_step)
-      : data_(data), order_(std::move(order)), next_(first_step), thread_([this](const std::stop_token& stop) { work(stop); }) {}
-  ~Reader() {
-    thread_.request_stop();
-    thread_.join();
-  }
-
-  int64_t next_step() const { return taken_ + next_; }
-
-  /// The bytes of the next batch; rethrows what went wrong with it.
-  std::vector<uint8_t> take() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !ready_.empty() || trouble_; });
-    if (ready_.empty()) std::rethrow_exception(trouble_);
-    std::vector<uint8_t> batch = std::move(ready_.front());
-    ready_.pop_front();
-    taken_++;
-    changed_.notify_all();
-    return batch;
-  }
-
- private:
-  void work(const std::stop_token& stop) {
-    try {
-      for (int64_t step = next_;; step++) {
-        const std::vector<int32_t> index = order_.indices(step);
-        std::vector<uint8_t> batch(index.size() * data_.picture_bytes());
-        for (size_t i = 0; i < index.size(); i++) data_.read(size_t(index[i]), batch.data() + i * data_.picture_bytes());
-        std::unique_lock lock(mutex_);
-        if (!changed_.wait(lock, stop, [&] { return ready_.size() < kBatchesAhead; })) return;
-        ready_.push_back(std::move(batch));
-        changed_.notify_all();
-      }
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      trouble_ = std::current_exception();
-      changed_.notify_all();
-    }
-  }
-
-  const Dataset& data_;
-  BatchOrder order_;
-  const int64_t next_;  // the first step
-  int64_t taken_ = 0;   // batches; the training thread's
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::deque<std::vector<uint8_t>> ready_;
-  std::exception_ptr trouble_;
-  std::jthread thread_;  // last: it uses the others
-};
 
 PictureSource::PictureSource(std::shared_ptr<const Dataset> data, uint64_t seed, int batch, BatchShare share)
     : data_(std::move(data)), order_(seed, int64_t(data_->count()), batch, share), batch_(order_.count()), index_(Shape{batch_}, DType::i32) {
@@ -102,7 +44,14 @@ void PictureSource::start(int64_t step) {
   }
   if (!reader_ || reader_->next_step() != step) {
     reader_.reset();
-    reader_ = std::make_unique<Reader>(*data_, order_, step);
+    reader_ = std::make_unique<BatchReader>(
+        [&data = *data_, order = order_](int64_t s) mutable {
+          const std::vector<int32_t> index = order.indices(s);
+          std::vector<uint8_t> batch(index.size() * data.picture_bytes());
+          for (size_t i = 0; i < index.size(); i++) data.read(size_t(index[i]), batch.data() + i * data.picture_bytes());
+          return batch;
+        },
+        step, size_t(kBatchesAhead));
   }
   set_->upload(reader_->take().data());
 }

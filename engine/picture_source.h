@@ -38,6 +38,8 @@ class BatchOrder {
   std::vector<int32_t> order_;
 };
 
+class BatchReader;
+
 class PictureSource {
  public:
   /// Needs a current context. Takes no memory for a set in memory but a number a picture; for one in a file kBatchesAhead + 2
@@ -60,13 +62,12 @@ class PictureSource {
   static constexpr int kBatchesAhead = 2;
 
  private:
-  class Reader;
   std::shared_ptr<const Dataset> data_;
   BatchOrder order_;
   int64_t batch_;  // pictures of the share
   std::unique_ptr<PictureSet> set_;  // all pictures, or the current batch
   Tensor index_;                     // of the current batch, in set_
-  std::unique_ptr<Reader> reader_;   // of a set in a file
+  std::unique_ptr<BatchReader> reader_;   // of a set in a file
 };
 
 }  // namespace kiln

@@ -11,48 +11,11 @@
 #include <cmath>
 #include <vector>
 
-extern "C" {
-#include <libavcodec/avcodec.h>
-#include <libavfilter/avfilter.h>
-#include <libavfilter/buffersink.h>
-#include <libavfilter/buffersrc.h>
-#include <libavformat/avformat.h>
-#include <libavutil/imgutils.h>
-#include <libavutil/opt.h>
-}
-
 #include "engine/file.h"
+#include "engine/video_ffmpeg.h"
 
 namespace kiln {
-namespace {
-
-std::string reason(int error) {
-  char text[AV_ERROR_MAX_STRING_SIZE] = "";
-  av_strerror(error, text, sizeof text);
-  return text;
-}
-
-struct Free {
-  void operator()(AVCodecContext* p) const { avcodec_free_context(&p); }
-  void operator()(AVFrame* p) const { av_frame_free(&p); }
-  void operator()(AVPacket* p) const { av_packet_free(&p); }
-  void operator()(AVFilterGraph* p) const { avfilter_graph_free(&p); }
-  void operator()(AVFormatContext* p) const { avformat_free_context(p); }
-  void operator()(AVIOContext* p) const {
-    av_freep(&p->buffer);
-    avio_context_free(&p);
-  }
-};
-template <class T>
-using Owned = std::unique_ptr<T, Free>;
-
-template <class T>
-T* there(T* p) {
-  if (!p) throw std::bad_alloc();
-  return p;
-}
-
-}  // namespace
+using namespace ffmpeg;
 
 /// MP4 and GIF: pictures -> a filter graph, which changes their colours -> an encoder -> a muxer -> the file.
 struct VideoWriter::Encoded : Sink {
@@ -106,24 +69,13 @@ struct VideoWriter::Encoded : Sink {
   void open_filters(VideoFormat format) {
     av_log_set_level(AV_LOG_ERROR);
     graph.reset(there(avfilter_graph_alloc()));
-    graph->nb_threads = 1;
     const std::string in = fmt::format("video_size={}x{}:pix_fmt={}:time_base={}/{}:frame_rate={}/{}:sar=1/1", width, height,
                                        int(AV_PIX_FMT_RGB24), rate.den, rate.num, rate.num, rate.den);
-    check(avfilter_graph_create_filter(&source, avfilter_get_by_name("buffer"), "in", in.c_str(), nullptr, graph.get()), "FFmpeg's filters failed");
-    check(avfilter_graph_create_filter(&sink, avfilter_get_by_name("buffersink"), "out", nullptr, nullptr, graph.get()), "FFmpeg's filters failed");
     // BT.709 of limited range, and the file says so: players that are told nothing guess, and guess differently by size.
     const std::string mp4 = fmt::format("pad={}:{}:0:0,{}scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic,format=yuv420p",
                                         width + width % 2, height + height % 2, doubled_edges());
     const std::string gif = "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=sierra2_4a:diff_mode=rectangle";
-    AVFilterInOut* outputs = there(avfilter_inout_alloc());
-    AVFilterInOut* inputs = there(avfilter_inout_alloc());
-    *outputs = {av_strdup("in"), source, 0, nullptr};
-    *inputs = {av_strdup("out"), sink, 0, nullptr};
-    const int parsed = avfilter_graph_parse_ptr(graph.get(), (format == VideoFormat::gif ? gif : mp4).c_str(), &inputs, &outputs, nullptr);
-    avfilter_inout_free(&inputs);
-    avfilter_inout_free(&outputs);
-    check(parsed, "this FFmpeg lacks a filter that kiln uses");
-    check(avfilter_graph_config(graph.get(), nullptr), "FFmpeg's filters failed");
+    check(make_graph(graph.get(), in, format == VideoFormat::gif ? gif : mp4, &source, &sink), "FFmpeg's filters failed, or it lacks one that kiln uses");
   }
 
   /// Fills the column and row that an odd size was padded by with their neighbours.

@@ -86,6 +86,17 @@ struct FromBytes {
   KILN_HD float mean(int64_t n) const { return byte_means ? byte_means[index[n]] : 0.f; }
 };
 
+/// Pictures that are the frames of clips, `frames` of them each: a clip is mirrored as a whole.
+struct FromClips {
+  FromBytes bytes;
+  int frames;
+  KILN_HD void read(int64_t n, int i, int j, float* v) const {
+    const int column = bytes.flip_u[int(n) / frames] < bytes.flip_below ? bytes.w - 1 - j : j;
+    const uint8_t* p = bytes.set + (bytes.index[n] * bytes.pixels + int64_t(i) * bytes.w + column) * 3;
+    for (int c = 0; c < 3; c++) v[c] = float(p[c]) * (2.0f / 255.0f) - 1.0f;
+  }
+};
+
 /// A line of an output picture, or every step-th column of it: the parameters are drawn once for all of them.
 template <class T, class Source>
 struct Forward {
@@ -236,6 +247,14 @@ void gather_pictures(Stream stream, DType t, const AugmentShape& s, const uint8_
   with_dtype(t, [&]<class T>() {
     const FromBytes source{int64_t(s.h) * s.w, s.w, set, nullptr, index, flip_u, flip_below};
     map_lines(stream, int(s.n * s.h), s.w, Plain<T, FromBytes>{s, source, (T*)plain}, s.w * 3);
+  });
+}
+
+void gather_clips(Stream stream, DType t, const AugmentShape& s, int frames, const uint8_t* set, const int32_t* index,
+                  const float* flip_u, float flip_below, void* plain) {
+  with_dtype(t, [&]<class T>() {
+    const FromClips source{{int64_t(s.h) * s.w, s.w, set, nullptr, index, flip_u, flip_below}, frames};
+    map_lines(stream, int(s.n * s.h), s.w, Plain<T, FromClips>{s, source, (T*)plain}, s.w * 3);
   });
 }
 

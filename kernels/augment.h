@@ -36,7 +36,10 @@ KILN_KERNEL_API(
     /// plain[k] = picture index[k] of the byte set [?, h, w, 3], scaled to [-1, 1], mirrored where flip_u[k] < flip_below.
     void gather_pictures(Stream stream, DType t, const AugmentShape& s, const uint8_t* set, const int32_t* index,
                          const float* flip_u, float flip_below, void* plain);
-    /// The same followed by augment_forward, in one pass; byte_means [set size] = mean of each picture on the scale [-1, 1].
+    /// The same of clips: s.n frames, `frames` of them a clip; clip k is mirrored as a whole where flip_u[k] < flip_below.
+    void gather_clips(Stream stream, DType t, const AugmentShape& s, int frames, const uint8_t* set, const int32_t* index,
+                      const float* flip_u, float flip_below, void* plain);
+    /// gather_pictures followed by augment_forward, in one pass; byte_means [set size] = mean of each picture on the scale [-1, 1].
     void gather_augmented(Stream stream, DType t, const AugmentShape& s, const AugmentPolicy& p, const uint8_t* set,
                           const float* byte_means, const int32_t* index, const float* flip_u, float flip_below,
                           const float* u, void* y);)

@@ -111,6 +111,9 @@ void augment_backward(Stream, DType t, const AugmentShape& s, const AugmentPolic
 void gather_pictures(Stream, DType t, const AugmentShape& s, const uint8_t*, const int32_t*, const float*, float, void*) {
   note("gather_pictures", 1, t, {pixels(s), kByte * pixels(s)});
 }
+void gather_clips(Stream, DType t, const AugmentShape& s, int, const uint8_t*, const int32_t*, const float*, float, void*) {
+  note("gather_clips", 1, t, {pixels(s), kByte * pixels(s)});
+}
 void gather_augmented(Stream, DType t, const AugmentShape& s, const AugmentPolicy&, const uint8_t*, const float*, const int32_t*,
                       const float*, float, const float*, void*) {
   note("gather_augmented", 1, t, {pixels(s), kByte * pixels(s)});

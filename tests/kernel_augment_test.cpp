@@ -235,6 +235,22 @@ TEST_CASE("kernel: pictures are gathered, mirrored and augmented from bytes") {
                                      y.data()));
         run.expect("plain", y, want, 2e-7);
       });
+      // The same pictures as clips of `frames`: a clip's frames follow the flip of the clip.
+      for (const int frames : {2, 3}) {
+        if (s.n % frames != 0) continue;
+        Sums clips;
+        for (int64_t n = 0; n < s.n; n++)
+          for (int i = 0; i < s.h; i++)
+            for (int j = 0; j < s.w; j++)
+              for (int c = 0; c < 3; c++) clips.push_back({all[at(s, index[size_t(n)], i, flip[size_t(n / frames)] < 0.5 ? s.w - 1 - j : j, c)], 1});
+        const Doubles of_clips(flip.begin(), flip.begin() + s.n / frames);
+        for_each_executor([&](Run& run) {
+          Buffer &bytes = run.in(set), &which = run.in(index), &bf = run.in(DType::f32, of_clips);
+          Buffer& y = run.out(t, s.n * int64_t(per));
+          KILN_ON(run, gather_clips(run.stream(), t, s, frames, bytes.as<uint8_t>(), which.as<int32_t>(), bf.f32(), 0.5f, y.data()));
+          run.expect("clips", y, clips, 2e-7);
+        });
+      }
       for (const AugmentPolicy& p : policies()) {
         CAPTURE(describe(t, s, p));
         const Doubles u = draw_uniforms(random, s);
