@@ -35,7 +35,10 @@ inline kiln::Picture strip(int clip, int frames, int side = 24) {
 }
 
 inline void write_video(const fs::path& path, int clip, int frames, int width = 24, int height = 24) {
-  kiln::VideoWriter v(path, width, height, {.fps = 10, .quality = 0});
+  kiln::VideoOptions options;
+  options.fps = 10;
+  options.quality = 0;
+  kiln::VideoWriter v(path, width, height, options);
   for (int k = 0; k < frames; ++k) v.add(clip_frame(clip, k, width, height));
   v.finish();
 }

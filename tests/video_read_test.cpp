@@ -19,7 +19,7 @@ extern "C" {
 using namespace kiln;
 using kiln::test::contains;
 using kiln::test::error_of;
-using fixtures::Bytes;
+using FileBytes = fixtures::Bytes;
 namespace fs = std::filesystem;
 
 namespace {
@@ -125,6 +125,15 @@ std::vector<Picture> film(int n, int w = 48, int h = 32) {
   return out;
 }
 
+void write(const fs::path& path, const std::vector<Picture>& pictures) {
+  VideoOptions options;
+  options.fps = 10;
+  options.quality = 4;
+  VideoWriter v(path, pictures[0].width, pictures[0].height, options);
+  for (const Picture& p : pictures) v.add(p);
+  v.finish();
+}
+
 std::vector<Picture> read(const fs::path& path, VideoInfo* info = nullptr, Rgb background = {}) {
   std::vector<Picture> out;
   const VideoInfo i = read_video(path, [&](Picture&& p) { out.push_back(std::move(p)); }, background);
@@ -180,9 +189,7 @@ TEST_CASE("video in: what kiln writes it reads, of odd sizes and one picture too
     for (const char* name : {"a.mp4", "a.gif", "a.mov"}) {
       CAPTURE(std::string(name));
       const std::vector<Picture> pictures = film(n, w, h);
-      VideoWriter v(t / name, w, h, {.fps = 10, .quality = 4});
-      for (const Picture& p : pictures) v.add(p);
-      v.finish();
+      write(t / name, pictures);
       VideoInfo info;
       const std::vector<Picture> back = read(t / name, &info);
       REQUIRE(back.size() == pictures.size());
@@ -213,7 +220,7 @@ TEST_CASE("video in: a phone's rotation and pixels that are not square are appli
   std::vector<Picture> back = read(t / "a.mp4");
   REQUIRE(back[0].width == 32);
   REQUIRE(back[0].height == 48);
-  Picture turned{32, 48, Bytes(32 * 48 * 3)};
+  Picture turned{32, 48, FileBytes(32 * 48 * 3)};
   for (int y = 0; y < 48; y++)
     for (int x = 0; x < 32; x++)
       for (int c = 0; c < 3; c++) turned.rgb[size_t((y * 32 + x) * 3 + c)] = pictures[2].rgb[size_t(((31 - x) * 48 + y) * 3 + c)];
@@ -228,10 +235,10 @@ TEST_CASE("video in: a GIF's transparent pixels show the background") {
   // 2x2 pixels, two pictures, colours: 0 black (transparent), 1 red, 2 green, 3 blue. LZW, code size 2, by hand: clear, four pixels, end.
   const fixtures::TempFolder t;
   const auto lzw = [](std::array<int, 4> pixels) {
-    Bytes out{2};
+    FileBytes out{2};
     uint32_t bits = 0;
     int n = 0;
-    Bytes data;
+    FileBytes data;
     const auto put = [&](uint32_t code, int width) {
       bits |= code << n;
       for (n += width; n >= 8; n -= 8, bits >>= 8) data.push_back(uint8_t(bits));
@@ -248,9 +255,9 @@ TEST_CASE("video in: a GIF's transparent pixels show the background") {
     out.push_back(0);
     return out;
   };
-  Bytes gif{'G', 'I', 'F', '8', '9', 'a', 2, 0, 2, 0, 0x91, 0, 0, 0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255};
+  FileBytes gif{'G', 'I', 'F', '8', '9', 'a', 2, 0, 2, 0, 0x91, 0, 0, 0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255};
   for (const std::array<int, 4> pixels : {std::array{1, 0, 2, 3}, std::array{0, 3, 0, 0}}) {
-    const Bytes head{0x21, 0xF9, 4, 0x09, 10, 0, 0, 0, 0x2C, 0, 0, 0, 0, 2, 0, 2, 0, 0}, data = lzw(pixels);  // dispose: to background
+    const FileBytes head{0x21, 0xF9, 4, 0x09, 10, 0, 0, 0, 0x2C, 0, 0, 0, 0, 2, 0, 2, 0, 0}, data = lzw(pixels);  // dispose: to background
     gif.insert(gif.end(), head.begin(), head.end());
     gif.insert(gif.end(), data.begin(), data.end());
   }
@@ -258,8 +265,8 @@ TEST_CASE("video in: a GIF's transparent pixels show the background") {
   fixtures::write_file(t / "a.gif", gif);
   const std::vector<Picture> back = read(t / "a.gif", nullptr, {10, 20, 30});
   REQUIRE(back.size() == 2);
-  CHECK(back[0].rgb == Bytes{255, 0, 0, 10, 20, 30, 0, 255, 0, 0, 0, 255});
-  CHECK(back[1].rgb == Bytes{10, 20, 30, 0, 0, 255, 10, 20, 30, 10, 20, 30});
+  CHECK(back[0].rgb == FileBytes{255, 0, 0, 10, 20, 30, 0, 255, 0, 0, 0, 255});
+  CHECK(back[1].rgb == FileBytes{10, 20, 30, 0, 0, 255, 10, 20, 30, 10, 20, 30});
 }
 
 TEST_CASE("video in: what cannot be read is named with the reason") {
@@ -286,21 +293,17 @@ TEST_CASE("video in: a file cut anywhere is refused, or was whole; damage never 
     random = random * 6364136223846793005ull + 1442695040888963407ull;
     return (random >> 33) % below;
   };
-  std::vector<std::pair<std::string, Bytes>> files;
+  std::vector<std::pair<std::string, FileBytes>> files;
   for (const Encoding& e : kEncodings)
     if (encode(t / "a.video", pictures, e)) files.push_back({fmt::format("{} {}", e.muxer, e.codec), fixtures::read_all(t / "a.video")});
-  {
-    VideoWriter v(t / "a.gif", 48, 32, {.fps = 10});
-    for (const Picture& p : pictures) v.add(p);
-    v.finish();
-    files.push_back({"gif", fixtures::read_all(t / "a.gif")});
-  }
+  write(t / "a.gif", pictures);
+  files.push_back({"gif", fixtures::read_all(t / "a.gif")});
   for (const auto& [name, whole] : files) {
     CAPTURE(name);
     int short_ones = 0;
     for (int k = 0; k < 25; k++) {
       const size_t length = k == 0 ? whole.size() - 1 : size_t(next(whole.size()));
-      fixtures::write_file(t / "cut", Bytes(whole.begin(), whole.begin() + std::ptrdiff_t(length)));
+      fixtures::write_file(t / "cut", FileBytes(whole.begin(), whole.begin() + std::ptrdiff_t(length)));
       int64_t frames = 0;
       const std::string error = error_of([&] { read_video(t / "cut", [&](Picture&&) { frames++; }); });
       if (error.empty() && frames != 11) {
@@ -310,7 +313,7 @@ TEST_CASE("video in: a file cut anywhere is refused, or was whole; damage never 
     }
     CHECK(short_ones == 0);
     for (int k = 0; k < 25; k++) {  // some bytes changed: any answer is fine
-      Bytes damaged = whole;
+      FileBytes damaged = whole;
       for (int j = 0; j < 6; j++) damaged[next(whole.size())] = uint8_t(next(256));
       fixtures::write_file(t / "cut", damaged);
       error_of([&] { read_video(t / "cut", [&](Picture&&) {}); });
