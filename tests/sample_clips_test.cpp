@@ -3,11 +3,14 @@
 
 #include "engine/clip_dataset.h"
 #include "engine/moving_shapes.h"
+#include "tests/picture_fixtures.h"
 #include "tests/program.h"
 #include "tests/support.h"
 
 using namespace kiln;
-using namespace kiln::test;
+using kiln::test::contains;
+using kiln::test::Finished;
+using kiln::test::run_program;
 namespace fs = std::filesystem;
 
 namespace {
@@ -29,21 +32,20 @@ void run_well(const std::vector<std::string>& arguments) {
 }
 
 /// A sheet of 832 x 1344 pixels, clear but for a bar of a colour in every cell, at a place that says the cell's column.
-std::vector<uint8_t> bar_sheet(int height_of_bar, std::array<uint8_t, 3> colour) {
-  // Colour over what is transparent: a picture with alpha, as PNG by hand is not needed: WebP and PNG readers both take alpha, so TGA of 32 bits serves.
-  std::vector<uint8_t> out{0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 832 & 255, 832 >> 8, 1344 & 255, 1344 >> 8, 32, 0x28};
+fixtures::Bytes bar_sheet(int height_of_bar, std::array<uint8_t, 3> colour) {
+  fixtures::Bytes rows;
   for (int y = 0; y < 1344; y++)
     for (int x = 0; x < 832; x++) {
       const bool bar = x % 64 >= x / 64 * 4 && x % 64 < x / 64 * 4 + 4 && y % 64 < height_of_bar;
-      out.insert(out.end(), {colour[2], colour[1], colour[0], uint8_t(bar ? 255 : 0)});
+      rows.insert(rows.end(), {colour[0], colour[1], colour[2], uint8_t(bar ? 255 : 0)});
     }
-  return out;
+  return fixtures::png(832, 1344, PNG_COLOR_TYPE_RGB_ALPHA, 8, rows);
 }
 
 }  // namespace
 
 TEST_CASE("sample_clips: shapes in every format, in class folders, the same for the same seed") {
-  const TempFolder t;
+  const kiln::test::TempFolder t;
   CHECK(run_program("sample_clips", {"--help"}).code == 0);
   run_well({"shapes", t / "strips", "--count", "6", "--frames", "9", "--size", "24", "--motions", "3"});
   run_well({"shapes", t / "frames", "--count", "6", "--frames", "9", "--size", "24", "--motions", "3", "--as", "frames"});
@@ -69,19 +71,15 @@ TEST_CASE("sample_clips: shapes in every format, in class folders, the same for 
 }
 
 TEST_CASE("sample_clips: sprites are laid over each other cell by cell; what is missing is named") {
-  const TempFolder t;
+  const kiln::test::TempFolder t;
   const Finished none = run_program("sample_clips", {"sprites", t / "no", t / "out"});
   CHECK(none.code == 2);
   CHECK(contains(none.err, "body"));
   const char* layers[] = {"body", "bottomwear", "topwear", "hair"};
   for (int l = 0; l < 4; l++) {
-    fs::create_directories(t.path() / "sheets" / layers[l]);
     for (int k = 0; k < 6; k++) {
       // Each layer's bar is shorter than that of the one below; its colour says layer and choice.
-      const std::vector<uint8_t> sheet = bar_sheet(64 - 16 * l, {uint8_t(l * 60 + 10), uint8_t(k * 40 + 10), 99});
-      FILE* f = std::fopen((t.path() / "sheets" / layers[l] / fmt::format("{}.png", k)).c_str(), "wb");
-      std::fwrite(sheet.data(), 1, sheet.size(), f);
-      std::fclose(f);
+      fixtures::write_file(t.path() / "sheets" / layers[l] / fmt::format("{}.png", k), bar_sheet(64 - 16 * l, {uint8_t(l * 60 + 10), uint8_t(k * 40 + 10), 99}));
     }
   }
   run_well({"sprites", t / "sheets", t / "out", "--count", "40", "--seed", "5"});
