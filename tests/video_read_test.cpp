@@ -244,10 +244,7 @@ TEST_CASE("video in: a GIF's transparent pixels show the background") {
       for (n += width; n >= 8; n -= 8, bits >>= 8) data.push_back(uint8_t(bits));
     };
     put(4, 3);
-    for (int i = 0; i < 4; i++) {
-      put(uint32_t(pixels[size_t(i)]), i < 3 ? 3 : 4);  // the table reaches 8 entries after the third
-      if (i == 2) continue;
-    }
+    for (int i = 0; i < 4; i++) put(uint32_t(pixels[size_t(i)]), i < 3 ? 3 : 4);  // the table reaches 8 entries after the third
     put(5, 4);
     if (n > 0) data.push_back(uint8_t(bits));
     out.push_back(uint8_t(data.size()));
