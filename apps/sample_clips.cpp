@@ -106,7 +106,8 @@ void sprites(const Flags& f) {
     layers.emplace_back();
     for (int k = 0; k < kChoices; k++) {
       const fs::path path = fs::path(f.sheets) / layer / fmt::format("{}.png", k);
-      if (!fs::exists(path)) fail("{}: is missing; SHEETS must hold {{body,bottomwear,topwear,hair}}/{{0..5}}.png, sheets of the Liberated Pixel Cup's layout", path.string());
+      if (!fs::exists(path))
+        fail("{}: is missing; SHEETS must hold {{body,bottomwear,topwear,hair}}/{{0..5}}.png, sheets of the Liberated Pixel Cup's layout", path.string());
       layers.back().emplace_back(path);
     }
   }
@@ -153,8 +154,8 @@ int main(int argc, char** argv) {
       [&](CLI::App& app) {
         app.require_subcommand(1);
         CLI::App* s = app.add_subcommand("shapes", "coloured shapes that move, drawn here; the classes are ways to move");
-        CLI::App* l = app.add_subcommand("sprites", "figures put together from sprite sheets of the Liberated Pixel Cup's layout: 6 bodies, 6 trousers, 6 tops and 6 "
-                                                    "heads of hair that walk, cast and slash to the front, left and right: 9 classes, 11664 clips of 8 frames");
+        CLI::App* l = app.add_subcommand("sprites", "figures put together from sprite sheets of the Liberated Pixel Cup's layout: 6 bodies, 6 trousers, 6 "
+                                                    "tops and 6 heads of hair that walk, cast and slash to the front, left and right: 9 classes, 11664 clips of 8 frames");
         s->add_option("OUT", f.out, "folder for the clips, new or empty")->required();
         l->add_option("SHEETS", f.sheets, "folder with body, bottomwear, topwear and hair, each with 0.png to 5.png")->required();
         l->add_option("OUT", f.out, "folder for the clips, new or empty")->required();

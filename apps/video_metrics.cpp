@@ -56,8 +56,10 @@ std::vector<Metric> motion(const Side& real, const Side& fake) {
     return m;
   };
   return {one("motion_energy", "motion energy", a.energy, b.energy, "mean |x[t+1] - x[t]|, pixels on [-1, 1]"),
-          one("frame_diversity", "frame diversity", a.frame_diversity, b.frame_diversity, "root mean square distance of a clip's frames from their mean, pixels on [-1, 1]"),
-          one("clip_diversity", "clip diversity", a.clip_diversity, b.clip_diversity, "root mean square distance of the clips' mean frames from the mean of all, pixels on [-1, 1]")};
+          one("frame_diversity", "frame diversity", a.frame_diversity, b.frame_diversity,
+              "root mean square distance of a clip's frames from their mean, pixels on [-1, 1]"),
+          one("clip_diversity", "clip diversity", a.clip_diversity, b.clip_diversity,
+              "root mean square distance of the clips' mean frames from the mean of all, pixels on [-1, 1]")};
 }
 
 Metric distance(const Side& real, const Side& fake) {
@@ -70,8 +72,13 @@ Metric distance(const Side& real, const Side& fake) {
   m.key = "clip_swd";
   m.name = "clip SWD x1e3";
   m.value = d.mean();
-  m.more = {{"clip_swd_frames", d.frames.mean},          {"clip_swd_steps", d.steps.mean},          {"clip_swd_spans", d.spans.mean}, {"clip_swd_floor", floor.mean()},
-            {"clip_swd_frames_floor", floor.frames.mean}, {"clip_swd_steps_floor", floor.steps.mean}, {"clip_swd_spans_floor", floor.spans.mean}};
+  m.more = {{"clip_swd_frames", d.frames.mean},
+            {"clip_swd_steps", d.steps.mean},
+            {"clip_swd_spans", d.spans.mean},
+            {"clip_swd_floor", floor.mean()},
+            {"clip_swd_frames_floor", floor.frames.mean},
+            {"clip_swd_steps_floor", floor.steps.mean},
+            {"clip_swd_spans_floor", floor.spans.mean}};
   m.reading = fmt::format("frames {:.4g}, steps {:.4g}, spans {:.4g}; real clips among themselves {:.4g} (frames {:.4g}, steps {:.4g}, spans {:.4g})", d.frames.mean,
                           d.steps.mean, d.spans.mean, floor.mean(), floor.frames.mean, floor.steps.mean, floor.spans.mean);
   m.protocol = reference.description();
@@ -89,7 +96,8 @@ Metric coverage(const Flags& f, const Side& real, const Side& fake) {
   m.name = "coverage";
   m.value = c.coverage;
   m.more = {{"coverage_by_chance", c.by_chance}, {"nearest", c.nearest}, {"nearest_real", c.real_nearest}};
-  m.reading = fmt::format("{:.4g} if each fake were a random real clip; a fake is {:.4g} grey levels from its nearest real clip, real ones are {:.4g} from each other{}",
+  m.reading = fmt::format("{:.4g} if each fake were a random real clip; a fake is {:.4g} grey levels from its nearest real clip, real ones are {:.4g} from each "
+                          "other{}",
                           c.by_chance, c.nearest, c.real_nearest, c.nearest < 0.5 * c.real_nearest ? ": are they copies?" : "");
   m.protocol = fmt::format("share of the real clips that are nearest to some fake; root mean square over clips averaged down to {}x{} px", side, side);
   if (!f.sheet.empty()) {
@@ -131,10 +139,12 @@ void run(const Flags& f) {
       return [&line, what](int64_t done, int64_t total) { line.show(fmt::format("{} {}/{}", what, done, total)); };
     };
     const FeatureSet a = i3d_features(real.clips, *network, progress("real clips")), b = i3d_features(fake.clips, *network, progress("fake clips"));
-    metrics.push_back(measure_fvd(a, b, real.clips, *network, fmt::format("every {} of the source, {} window{} of a clip at most", f.stride, f.windows, f.windows == 1 ? "" : "s")));
+    metrics.push_back(measure_fvd(a, b, real.clips, *network,
+                                  fmt::format("every {} of the source, {} window{} of a clip at most", f.stride, f.windows, f.windows == 1 ? "" : "s")));
   }
   if (f.json) {
-    nlohmann::ordered_json j{{"real", f.real}, {"fake", f.fake}, {"real_clips", real.clips.count}, {"fake_clips", fake.clips.count}, {"frames", f.frames}, {"size", f.size}};
+    nlohmann::ordered_json j{{"real", f.real}, {"fake", f.fake}, {"real_clips", real.clips.count},
+                             {"fake_clips", fake.clips.count}, {"frames", f.frames}, {"size", f.size}};
     for (const Metric& m : metrics) {
       j[m.key] = m.value;
       for (const auto& [key, value] : m.more) j[key] = value;

@@ -14,7 +14,8 @@ foreach(folder models engine kernels)
   install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kiln/${folder} FILES_MATCHING PATTERN "*.h"
           PATTERN "exec" EXCLUDE PATTERN "cpu" EXCLUDE PATTERN "gpu" EXCLUDE PATTERN "backend" EXCLUDE
           PATTERN "activation_math.h" EXCLUDE PATTERN "philox.h" EXCLUDE PATTERN "picture_codec.h" EXCLUDE
-          PATTERN "dataset_cache.h" EXCLUDE PATTERN "pth_pickle.h" EXCLUDE PATTERN "video_sink.h" EXCLUDE)
+          PATTERN "dataset_cache.h" EXCLUDE PATTERN "pth_pickle.h" EXCLUDE PATTERN "video_sink.h" EXCLUDE PATTERN "video_ffmpeg.h" EXCLUDE
+          PATTERN "video_read_codec.h" EXCLUDE PATTERN "clip_scan.h" EXCLUDE)
 endforeach()
 install(FILES kernels/exec/api.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kiln/kernels/exec)
 install(TARGETS kiln ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

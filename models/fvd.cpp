@@ -116,7 +116,8 @@ struct I3d::Network {
 
   static const std::vector<float>& of_shape(const FeatureWeights& w, const std::string& name, const std::vector<int64_t>& shape) {
     const FeatureWeights::Array& a = w.at(name);
-    if (a.shape != shape) fail("{}: {} is {}, where {} is expected. The file should be {}", w.path(), name, fmt::join(a.shape, "x"), fmt::join(shape, "x"), kWanted);
+    if (a.shape != shape)
+      fail("{}: {} is {}, where {} is expected. The file should be {}", w.path(), name, fmt::join(a.shape, "x"), fmt::join(shape, "x"), kWanted);
     return a.values;
   }
 
