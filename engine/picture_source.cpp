@@ -17,13 +17,20 @@ std::vector<int32_t> BatchOrder::indices(int64_t step) {
       epoch_ = epoch;
       order_ = permutation(seed_, "order", epoch, pictures_);
     }
-    index[size_t(i)] = order_[global % uint64_t(pictures_)];
+    const int32_t k = order_[global % uint64_t(pictures_)];
+    index[size_t(i)] = only_.empty() ? k : only_[size_t(k)];
   }
   return index;
 }
 
 PictureSource::PictureSource(std::shared_ptr<const Dataset> data, uint64_t seed, int batch, BatchShare share)
-    : data_(std::move(data)), order_(seed, int64_t(data_->count()), batch, share), batch_(order_.count()), index_(Shape{batch_}, DType::i32) {
+    : PictureSource(data, BatchOrder(seed, int64_t(data->count()), batch, share)) {}
+
+PictureSource::PictureSource(std::shared_ptr<const Dataset> data, std::vector<int32_t> only, uint64_t seed, int batch, BatchShare share)
+    : PictureSource(std::move(data), BatchOrder(seed, std::move(only), batch, share)) {}
+
+PictureSource::PictureSource(std::shared_ptr<const Dataset> data, BatchOrder order)
+    : data_(std::move(data)), order_(std::move(order)), batch_(order_.count()), index_(Shape{batch_}, DType::i32) {
   const int side = data_->size();
   if (data_->in_memory()) {
     set_ = std::make_unique<PictureSet>(data_->memory(), int64_t(data_->count()), side, side);

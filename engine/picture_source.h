@@ -25,6 +25,9 @@ class BatchOrder {
  public:
   BatchOrder(uint64_t seed, int64_t pictures, int batch, BatchShare share = {})
       : seed_(seed), pictures_(pictures), batch_(batch), share_(share) {}
+  /// Of these pictures only, which are not none.
+  BatchOrder(uint64_t seed, std::vector<int32_t> only, int batch, BatchShare share)
+      : seed_(seed), pictures_(int64_t(only.size())), batch_(batch), share_(share), only_(std::move(only)) {}
   /// Indices of step's pictures that are this rank's, [batch / ranks]. Cheap where the step's epoch is that of the last call.
   std::vector<int32_t> indices(int64_t step);
   int64_t count() const { return batch_ / share_.ranks; }  // of them
@@ -35,7 +38,7 @@ class BatchOrder {
   int batch_;
   BatchShare share_;
   uint64_t epoch_ = ~0ull;
-  std::vector<int32_t> order_;
+  std::vector<int32_t> order_, only_;
 };
 
 class BatchReader;
@@ -45,6 +48,8 @@ class PictureSource {
   /// Needs a current context. Takes no memory for a set in memory but a number a picture; for one in a file kBatchesAhead + 2
   /// batches of bytes.
   PictureSource(std::shared_ptr<const Dataset> data, uint64_t seed, int batch, BatchShare share = {});
+  /// Batches of these pictures only: the others are held out.
+  PictureSource(std::shared_ptr<const Dataset> data, std::vector<int32_t> only, uint64_t seed, int batch, BatchShare share);
   ~PictureSource();
 
   /// Makes the pictures of a step the current ones: steps one after the other, as a run takes them, or any step, which waits
@@ -62,6 +67,8 @@ class PictureSource {
   static constexpr int kBatchesAhead = 2;
 
  private:
+  class Reader;
+  PictureSource(std::shared_ptr<const Dataset> data, BatchOrder order);
   std::shared_ptr<const Dataset> data_;
   BatchOrder order_;
   int64_t batch_;  // pictures of the share

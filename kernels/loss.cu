@@ -28,6 +28,29 @@ struct Hinge {
   }
 };
 
+/// As few logits, and one thread.
+template <class T>
+struct Relativistic {
+  int64_t n;
+  float sign;
+  const T* logits;
+  const float* mean;
+  float *value, *gradient, *d_mean;
+  KILN_HD void operator()(int64_t) const {
+    double loss = 0, sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+      const double z = double(sign) * (double(to_float(logits[i])) - double(*mean));
+      const double small = ::exp(z > 0 ? -z : z);  // at most 1
+      loss += ::log1p(small) + (z > 0 ? 0.0 : -z);
+      const double g = -double(sign) * (z > 0 ? small : 1.0) / (1.0 + small) / double(n);  // -sign sigmoid(-z) / n
+      gradient[i] = float(g);
+      sum += g;
+    }
+    *value = float(loss / double(n));
+    *d_mean = float(-sum);
+  }
+};
+
 template <class T>
 struct Mean {
   int64_t n;
@@ -113,6 +136,11 @@ void hinge_loss(Stream stream, DType t, int64_t n, float sign, float margin_low,
   with_dtype(t, [&]<class T>() {
     map_each(stream, 1, Hinge<T>{n, sign, margin_low, (const T*)logits, u, value, mean_logit, gradient});
   });
+}
+
+void relativistic_loss(Stream stream, DType t, int64_t n, float sign, const void* logits, const float* mean, float* value,
+                       float* gradient, float* d_mean) {
+  with_dtype(t, [&]<class T>() { map_each(stream, 1, Relativistic<T>{n, sign, (const T*)logits, mean, value, gradient, d_mean}); });
 }
 
 void mean_value(Stream stream, DType t, int64_t n, float factor, const void* x, float* value) {

@@ -8,6 +8,11 @@ KILN_KERNEL_API(
     /// sign +1 for real pictures, -1 for fakes. u: [n] uniforms, or null for m = 1.
     void hinge_loss(Stream stream, DType t, int64_t n, float sign, float margin_low, const void* logits, const float* u,
                     float* value, float* mean_logit, float* gradient);
+    /// Binary cross-entropy of a relativistic discriminator (Jolicoeur-Martineau 2019): of x = logits - mean[0], where mean is that of the
+    /// other side's logits: value = mean(softplus(-sign x)), sign +1 where they are to lie above it. gradient [n] = d value / d logit,
+    /// d_mean[0] = d value / d mean.
+    void relativistic_loss(Stream stream, DType t, int64_t n, float sign, const void* logits, const float* mean, float* value,
+                           float* gradient, float* d_mean);
     /// value = factor * mean(x).
     void mean_value(Stream stream, DType t, int64_t n, float factor, const void* x, float* value);
     /// value = sum over pictures of mean over a picture of |x - y|^power (power 1 or 2). scratch: 32 floats.

@@ -100,6 +100,67 @@ struct EvenAreaBackward {
   }
 };
 
+/// Where output o reads along an axis: between `index` and the one behind it, whose share is `share`.
+struct Between {
+  int index;
+  float share;
+};
+KILN_HD Between between(int o, int in, int out) {
+  if (out == 1) return {0, 0.f};
+  const int steps = out - 1, at = o * (in - 1);
+  return {at / steps, float(at % steps) / float(steps)};
+}
+
+template <class T>
+struct CornerBilinearForward {
+  ResizeShape s;
+  const T* x;
+  T* y;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel o = pixel_of(r, s.out_h, s.out_w);
+    const Between v = between(o.i, s.h, s.out_h), u = between(o.j, s.w, s.out_w);
+    const int i1 = v.index + 1 < s.h ? v.index + 1 : v.index, j1 = u.index + 1 < s.w ? u.index + 1 : u.index;
+    const auto at = [&](int i, int j) { return load<P>(x + ((o.n * s.h + i) * s.w + j) * s.c + c); };
+    const Pack<P> top = at(v.index, u.index) * (1.0f - u.share) + at(v.index, j1) * u.share;
+    const Pack<P> bottom = at(i1, u.index) * (1.0f - u.share) + at(i1, j1) * u.share;
+    store<P>(y + r * s.c + c, top * (1.0f - v.share) + bottom * v.share);
+  }
+};
+
+/// Output o's share of input i along an axis, 0 where it does not read it.
+KILN_HD float share_of(int o, int i, int in, int out) {
+  const Between b = between(o, in, out);
+  return b.index == i ? 1.0f - b.share : b.index + 1 == i ? b.share : 0.f;
+}
+/// A range that holds all outputs that read input i.
+KILN_HD int bilinear_begin(int i, int in, int out) { return in == 1 || i == 0 ? 0 : int(uint32_t(i - 1) * uint32_t(out - 1) / uint32_t(in - 1)); }
+KILN_HD int bilinear_end(int i, int in, int out) {
+  return in == 1 || i + 1 >= in ? out : int((uint32_t(i + 1) * uint32_t(out - 1) + uint32_t(in - 2)) / uint32_t(in - 1));
+}
+
+template <class T>
+struct CornerBilinearBackward {
+  ResizeShape s;
+  const T* dy;
+  T* dx;
+  template <int P>
+  KILN_HD void operator()(int64_t r, int c) const {
+    const Pixel p = pixel_of(r, s.h, s.w);
+    const int i1 = bilinear_end(p.i, s.h, s.out_h), j0 = bilinear_begin(p.j, s.w, s.out_w), j1 = bilinear_end(p.j, s.w, s.out_w);
+    Pack<P> acc(0.f);
+    for (int i = bilinear_begin(p.i, s.h, s.out_h); i < i1; i++) {
+      const float v = share_of(i, p.i, s.h, s.out_h);
+      if (v == 0.f) continue;
+      for (int j = j0; j < j1; j++) {
+        const float u = share_of(j, p.j, s.w, s.out_w);
+        if (u != 0.f) acc += load<P>(dy + ((p.n * s.out_h + i) * s.out_w + j) * s.c + c) * (u * v);
+      }
+    }
+    store<P>(dx + r * s.c + c, acc);
+  }
+};
+
 template <class T>
 struct CropForward {
   ResizeShape s;
@@ -161,6 +222,16 @@ void area_backward(Stream stream, DType t, const ResizeShape& s, const void* dy,
                   EvenAreaBackward<T>{s, s.h / s.out_h, s.w / s.out_w, (const T*)dy, (T*)dx});
     else
       map_rows<T>(stream, s.n * s.h * s.w, s.c, AreaBackward<T>{s, (const T*)dy, (T*)dx});
+  });
+}
+void corner_bilinear_forward(Stream stream, DType t, const ResizeShape& s, const void* x, void* y) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.out_h * s.out_w, s.c, CornerBilinearForward<T>{s, (const T*)x, (T*)y});
+  });
+}
+void corner_bilinear_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx) {
+  with_dtype(t, [&]<class T>() {
+    map_rows<T>(stream, s.n * s.h * s.w, s.c, CornerBilinearBackward<T>{s, (const T*)dy, (T*)dx});
   });
 }
 void corner_crop_forward(Stream stream, DType t, const ResizeShape& s, const int32_t* corner, const void* x, void* y) {

@@ -21,6 +21,10 @@ KILN_KERNEL_API(
     /// is also area resizing; with h = 2 out_h it is 2x2 average pooling.
     void area_forward(Stream stream, DType t, const ResizeShape& s, const void* x, void* y);
     void area_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx);
+    /// Bilinear with the corners' centres in place (PyTorch's interpolate with align_corners = True): output i reads i (h - 1) /
+    /// (out_h - 1), the first where out_h is 1. Outputs at least as large as inputs.
+    void corner_bilinear_forward(Stream stream, DType t, const ResizeShape& s, const void* x, void* y);
+    void corner_bilinear_backward(Stream stream, DType t, const ResizeShape& s, const void* dy, void* dx);
     /// The out_h x out_w window whose corner is ((q / 2) * (h - out_h), (q % 2) * (w - out_w)) for q = corner[0] in 0..3:
     /// top left, top right, bottom left, bottom right. The backward writes zeros outside of the window.
     void corner_crop_forward(Stream stream, DType t, const ResizeShape& s, const int32_t* corner, const void* x, void* y);

@@ -275,6 +275,9 @@ void biased_glu(Stream, DType t, int64_t rows, int h, const void*, const float*,
 void hinge_loss(Stream, DType t, int64_t n, float, float, const void*, const float* u, float*, float*, float*) {
   note("hinge_loss", 1, t, {n, (u ? 2 : 1) * kFloat * n});
 }
+void relativistic_loss(Stream, DType t, int64_t n, float, const void*, const float*, float*, float*, float*) {
+  note("relativistic_loss", 1, t, {n, kFloat * n});
+}
 void mean_value(Stream, DType t, int64_t n, float, const void*, float*) { note("mean_value", 1, t, {n}); }
 void difference_loss(Stream, DType t, int64_t n, int64_t per_picture, int, const void*, const void*, float*, float*) {
   note("difference_loss", 2, t, {2 * n * per_picture});
@@ -395,6 +398,10 @@ void nearest_forward(Stream, DType t, const ResizeShape& s, const void*, void*) 
 void nearest_backward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("nearest_backward", 1, t, {in(s) + out(s)}); }
 void area_forward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("area_forward", 1, t, {in(s) + out(s)}); }
 void area_backward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("area_backward", 1, t, {in(s) + out(s)}); }
+void corner_bilinear_forward(Stream, DType t, const ResizeShape& s, const void*, void*) { note("corner_bilinear_forward", 1, t, {in(s) + out(s)}); }
+void corner_bilinear_backward(Stream, DType t, const ResizeShape& s, const void*, void*) {
+  note("corner_bilinear_backward", 1, t, {in(s) + out(s)});
+}
 void corner_crop_forward(Stream, DType t, const ResizeShape& s, const int32_t*, const void*, void*) {
   note("corner_crop_forward", 1, t, {2 * out(s)});
 }

@@ -97,6 +97,36 @@ TEST_CASE("kernel: hinge loss, its mean logit and its gradient") {
         }
 }
 
+TEST_CASE("kernel: relativistic loss and its gradients") {
+  Random random(35);
+  for (const DType t : kFloatTypes)
+    for (const int64_t n : {1, 2, 7, 64, 333})
+      for (const double sign : {1.0, -1.0})
+        for (const double scale : {1.0, 40.0}) {  // 40: beyond where exp of it fits a float
+          CAPTURE(name_of_type(t));
+          CAPTURE(n);
+          CAPTURE(sign);
+          const Doubles logits = random.normals(t, n, scale);
+          const double mean = rounded(DType::f32, 0.3 * scale);
+          Sum value, d_mean;
+          Sums gradient(logits.size());
+          for (size_t i = 0; i < logits.size(); i++) {
+            const double z = sign * (logits[i] - mean);
+            value += Sum(std::max(-z, 0.0) + std::log1p(std::exp(-std::fabs(z)))) * (1.0 / double(n));
+            gradient[i] = -sign / (1 + std::exp(z)) / double(n);
+            d_mean += gradient[i] * -1.0;
+          }
+          for_each_executor([&](Run& run) {
+            Buffer &bl = run.in(t, logits), &bm = run.in(DType::f32, {mean});
+            Buffer &bv = run.out(DType::f32, 1), &bg = run.out(DType::f32, n), &bd = run.out(DType::f32, 1);
+            KILN_ON(run, relativistic_loss(run.stream(), t, n, float(sign), bl.data(), bm.f32(), bv.f32(), bg.f32(), bd.f32()));
+            run.expect("value", bv, Sums{value});
+            run.expect("gradient", bg, gradient);
+            run.expect("d mean", bd, Sums{d_mean});
+          });
+        }
+}
+
 TEST_CASE("kernel: mean_value, scale_by and broadcast") {
   Random random(32);
   for (const DType t : kFloatTypes)

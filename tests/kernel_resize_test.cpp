@@ -49,6 +49,20 @@ void for_each_area(const ResizeShape& s, const std::function<void(size_t, size_t
       }
 }
 
+/// Of outputs at least as large as inputs.
+void for_each_corner_bilinear(const ResizeShape& s, const std::function<void(size_t, size_t, double)>& f) {
+  const auto position = [](int o, int in, int out) { return out == 1 ? 0.0 : double(o) * (in - 1) / (out - 1); };
+  for (int64_t n = 0; n < s.n; n++)
+    for (int i = 0; i < s.out_h; i++)
+      for (int j = 0; j < s.out_w; j++)
+        for (int y = 0; y < s.h; y++)
+          for (int x = 0; x < s.w; x++) {
+            const double share = std::max(0.0, 1 - std::fabs(position(i, s.h, s.out_h) - y)) * std::max(0.0, 1 - std::fabs(position(j, s.w, s.out_w) - x));
+            if (share > 1e-9)
+              for (int c = 0; c < s.c; c++) f(index(n, y, x, c, s.h, s.w, s.c), index(n, i, j, c, s.out_h, s.out_w, s.c), share);
+          }
+}
+
 using Walk = void (*)(const ResizeShape&, const std::function<void(size_t, size_t, double)>&);
 
 struct Reference {
@@ -110,6 +124,28 @@ TEST_CASE("kernel: area resizing and its adjoint") {
         run.expect("y", y, r.y);
         Buffer &dy = run.in(t, r.dy), &dx = run.out(t, int64_t(r.dx.size()));
         KILN_ON(run, area_backward(run.stream(), t, s, dy.data(), dx.data()));
+        run.expect("dx", dx, r.dx);
+      });
+    }
+}
+
+TEST_CASE("kernel: bilinear resizing between fixed corners and its adjoint") {
+  Random random(24);
+  std::vector<ResizeShape> shapes = {{1, 1, 1, 1, 1, 1}, {2, 1, 1, 2, 2, 3}, {1, 2, 2, 4, 4, 16}, {2, 4, 8, 8, 16, 5}, {1, 16, 16, 32, 32, 8}, {1, 1, 5, 2, 10, 7}};
+  for (int i = 0; i < 6; i++) {
+    const int h = random.integer(1, 12), w = random.integer(1, 12);
+    shapes.push_back({random.integer(1, 3), h, w, random.integer(h, 3 * h), random.integer(w, 3 * w), random.integer(1, 35)});
+  }
+  for (const DType t : kFloatTypes)
+    for (const ResizeShape& s : shapes) {
+      CAPTURE_SHAPE(t, s);
+      const Reference r = reference(random, t, s, for_each_corner_bilinear);
+      for_each_executor([&](Run& run) {
+        Buffer &x = run.in(t, r.x), &y = run.out(t, int64_t(r.y.size()));
+        KILN_ON(run, corner_bilinear_forward(run.stream(), t, s, x.data(), y.data()));
+        run.expect("y", y, r.y);
+        Buffer &dy = run.in(t, r.dy), &dx = run.out(t, int64_t(r.dx.size()));
+        KILN_ON(run, corner_bilinear_backward(run.stream(), t, s, dy.data(), dx.data()));
         run.expect("dx", dx, r.dx);
       });
     }
