@@ -51,8 +51,27 @@ RunOptions preset(const std::string& name) {
   return o;
 }
 
+RunOptions band_preset(const std::string& name) {
+  if (name != "small" && name != "64-256" && name != "128-512") fail("--preset {}: not known; use small, 64-256 or 128-512", name);
+  RunOptions o = preset(name == "small" ? "small" : name == "64-256" ? "64" : "128");
+  o.preset = name;
+  o.band = nsbgan::Band{.levels = 2, .picture_size = 4 * o.network.size};
+  o.measure_band = true;
+  if (name == "small") return o;
+  // The public script: one network for bands of 64 px, wide and with a batch of 1024 in parts of 256; the wide one of 128 px is BigGAN's own.
+  o.network.g_width = o.network.d_width = 96;
+  o.network.z = 120;
+  o.train.ema.start = 20000;
+  if (name == "64-256") {
+    o.batch = 1024;
+    o.train.parts = 4;
+  }
+  return o;
+}
+
 namespace {
 
+constexpr const char* kBandModel = "nsbgan-sampler";
 const char* const kInits[] = {"orthogonal", "normal", "xavier"};
 
 /// Calls f(key, value) for every plain option; `paths` adds those that do not make the run what it is.
@@ -114,7 +133,8 @@ void fields(Options& o, bool paths, F f) {
 }  // namespace
 
 std::string to_json(const RunOptions& o, bool with_paths) {
-  json j{{"model", "biggan"}};
+  json j{{"model", o.band ? kBandModel : "biggan"}};
+  if (o.band) j["band"] = *o.band;
   fields(o, with_paths, [&](const char* key, const auto& value) { j[key] = value; });
   j["init"] = kInits[int(o.network.init)];
   j["ortho_form"] = o.train.ortho_form == OrthogonalForm::off_diagonal ? "off-diagonal" : "full";
@@ -130,12 +150,15 @@ std::string to_json(const RunOptions& o, bool with_paths) {
   return j.dump(2, ' ', false, json::error_handler_t::replace);  // a path need not be UTF-8
 }
 
-RunOptions from_json(const std::string& text, const std::string& source) {
+RunOptions from_json(const std::string& text, const std::string& source, bool of_band) {
   try {
     const json j = json::parse(text);
-    if (j.at("model") != "biggan")
-      fail("{}: is of the model '{}', not of biggan; use that model's program", source, j.at("model").get<std::string>());
+    if (j.at("model") == kBandModel && !of_band)
+      fail("{}: is a sampler of NSB-GAN, which makes bands and not pictures; use nsbgan_train sampler and nsbgan_sample", source);
+    if (j.at("model") != (of_band ? kBandModel : "biggan"))
+      fail("{}: is of the model '{}', not of {}; use that model's program", source, j.at("model").get<std::string>(), of_band ? "NSB-GAN's sampler" : "biggan");
     RunOptions o;
+    if (of_band) o.band = j.at("band").get<nsbgan::Band>();
     fields(o, j.contains("data"), [&](const char* key, auto& value) { j.at(key).get_to(value); });
     o.train.adam_d.eps = o.train.adam_g.eps;
     o.network.classes = int(o.class_names.size());
@@ -160,6 +183,14 @@ RunOptions from_json(const std::string& text, const std::string& source) {
 }
 
 void check(const RunOptions& o) {
+  if (o.band) {
+    nsbgan::check(*o.band);
+    const int side = o.band->size();
+    if (side < 32 || side > 1024 || (side & (side - 1)))
+      fail("--size {} with --levels {}: the band has {} px, and the sampler makes 32, 64, 128, 256, 512 or 1024; change one of them", o.band->picture_size,
+           o.band->levels, side);
+    KILN_ASSERT(o.network.size == side);
+  }
   check(o.network);
   check_range("--batch", o.batch, 2, 65536);
   check_parts(o, o.train.parts);

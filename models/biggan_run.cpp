@@ -24,6 +24,14 @@ Tensor to_labels(const std::vector<int32_t>& v) {
   return t;
 }
 
+const char* program_of(const RunOptions& o) { return o.band ? "nsbgan_train sampler" : "biggan_train"; }
+
+/// A band as a small picture: a plane of one colour has that colour.
+Tensor band_to_look_at(const Tensor& band, const nsbgan::Band& b) {
+  const Var raw = nsbgan::denormalise(Var(band), b);
+  return nsbgan::affine(raw, b.domain == nsbgan::Domain::wavelet ? std::ldexp(2.0, -b.levels) : 2, -1).value;
+}
+
 /// BigGAN's side of a training run.
 class BigganTrainee : public Trainee {
  public:
@@ -33,6 +41,7 @@ class BigganTrainee : public Trainee {
         sample_order_(permutation(o.seed, "sample.labels", 0, int64_t(data_->count()))) {
     use_stream(0);
     if (o.network.conditional() && o.class_metric && o.metric_every > 0) make_references();
+    if (o.band && o.metric_every > 0 && data_->count() >= 2) make_band_reference();
   }
 
   void step(int64_t step) override;
@@ -53,7 +62,12 @@ class BigganTrainee : public Trainee {
 
  private:
   void make_references();
-  /// Samples of the classes given, from latents counted from `first` on.
+  void make_band_reference();
+  /// What the networks see of pictures [n, R, R, 3], and the pictures that their samples stand for.
+  Tensor seen(const Tensor& pictures) const { return o_.band ? nsbgan::band_of(Var(pictures), *o_.band).value : pictures; }
+  Tensor shown(const Tensor& samples) const { return o_.band ? nsbgan::picture_of_band(Var(samples), *o_.band).value : samples; }
+  std::vector<int32_t> sample_labels(int64_t first, int64_t n) const;
+  /// The generator's samples of the classes given, from latents counted from `first` on.
   Tensor sample_of(const std::vector<int32_t>& labels, int64_t first);
   int ranks() const { return o_.rank_count(); }
   /// A step's pictures are those of D's batches, one behind the other, each in its parts.
@@ -81,7 +95,22 @@ class BigganTrainee : public Trainee {
     std::unique_ptr<SwdReference> reference;
   };
   std::vector<ClassReference> references_;
+  std::unique_ptr<SwdReference> band_reference_;  // of the real pictures' bands
 };
+
+/// The bands of the real pictures, to look at and to compare the samples' own with.
+void BigganTrainee::make_band_reference() {
+  const NoGrad none;
+  const int side = data_->size();
+  std::vector<uint8_t> bytes(data_->picture_bytes());
+  const auto band = [&](int64_t i, uint8_t* to) {
+    data_->read(size_t(i), bytes.data());
+    const Picture one{side, side, bytes};
+    const std::vector<Picture> p = to_pictures(band_to_look_at(seen(to_tensor(std::span(&one, 1))), *o_.band));
+    std::copy(p[0].rgb.begin(), p[0].rgb.end(), to);
+  };
+  band_reference_ = std::make_unique<SwdReference>(band, int64_t(data_->count()), o_.band->size(), o_.band->size());
+}
 
 void BigganTrainee::make_references() {
   for (size_t label = 0; label < classes_.names.size(); label++) {
@@ -113,7 +142,11 @@ RealPart BigganTrainee::real_part(int d_step, int part) {
   random_->set_first_sample((int64_t(part) * ranks() + share().rank) * n);
   const std::string site = std::to_string(d_step);
   const Tensor flips = random_->uniform("flip." + site, Shape{n, 1}), uniforms = random_->uniform("augment.real." + site, Shape{n, kAugmentUniforms});
-  return {source_->gather(first, n, flips, float(o_.flip), o_.train.augment, uniforms), labels_.slice(first, Shape{n})};
+  const Tensor labels = labels_.slice(first, Shape{n});
+  if (!o_.band) return {source_->gather(first, n, flips, float(o_.flip), o_.train.augment, uniforms), labels};
+  const NoGrad none;
+  const Tensor band = seen(source_->gather(first, n, flips, float(o_.flip), {false, false, false}, uniforms));
+  return {augment(Var(band), o_.train.augment, uniforms).value, labels};
 }
 
 void BigganTrainee::step(int64_t step) {
@@ -184,14 +217,16 @@ Tensor BigganTrainee::sample_of(const std::vector<int32_t>& labels, int64_t firs
 }
 
 /// Classes of the samples as frequent as in the data, so that the distance to all of it means something.
-Tensor BigganTrainee::sample(int64_t first, int64_t n) {
+std::vector<int32_t> BigganTrainee::sample_labels(int64_t first, int64_t n) const {
   std::vector<int32_t> labels;
   for (int64_t i = first; i < first + std::min(n, at_once()); i++)
     labels.push_back(classes_.labels[size_t(sample_order_[size_t(i) % sample_order_.size()])]);
-  return sample_of(labels, first);
+  return labels;
 }
 
-/// The distance of every class that has enough pictures, to its own pictures, and their mean.
+Tensor BigganTrainee::sample(int64_t first, int64_t n) { return shown(sample_of(sample_labels(first, n), first)); }
+
+/// The distance of every class that has enough pictures, to its own pictures, and their mean; that of the bands to the real ones.
 std::vector<std::pair<std::string, double>> BigganTrainee::measures() {
   std::vector<std::pair<std::string, double>> out;
   double sum = 0, baseline = 0;
@@ -203,7 +238,7 @@ std::vector<std::pair<std::string, double>> BigganTrainee::measures() {
         [&](int64_t i, uint8_t* to) {
           if (i >= first + int64_t(some.size())) {
             first = i;
-            some = to_pictures(sample_of(std::vector<int32_t>(size_t(std::min(count - first, at_once())), int32_t(r.label)), first));
+            some = to_pictures(shown(sample_of(std::vector<int32_t>(size_t(std::min(count - first, at_once())), int32_t(r.label)), first)));
           }
           const Picture& p = some[size_t(i - first)];
           std::copy(p.rgb.begin(), p.rgb.end(), to);
@@ -217,22 +252,46 @@ std::vector<std::pair<std::string, double>> BigganTrainee::measures() {
     out.emplace_back("class_swd", sum / double(references_.size()));
     out.emplace_back("class_swd_baseline", baseline / double(references_.size()));
   }
+  if (band_reference_) {
+    std::vector<Picture> some;
+    int64_t first = 0;
+    const int64_t count = band_reference_->pictures();
+    const SwdResult d = band_reference_->compare(
+        [&](int64_t i, uint8_t* to) {
+          if (i >= first + int64_t(some.size())) {
+            first = i;
+            some = to_pictures(band_to_look_at(sample_of(sample_labels(first, count - first), first), *o_.band));
+          }
+          const Picture& p = some[size_t(i - first)];
+          std::copy(p.rgb.begin(), p.rgb.end(), to);
+        },
+        count);
+    out.emplace_back("band_swd", d.mean);
+    out.emplace_back("band_swd_baseline", band_reference_->baseline().mean);
+  }
   return out;
 }
 
-/// A row a class, the same latents in every row.
+/// The bands of the sample grid; a row a class, the same latents in every row.
 void BigganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
+  if (o_.band) {
+    std::vector<Picture> bands;
+    const int64_t count = int64_t(o_.grid) * o_.grid;
+    for (int64_t first = 0; first < count; first = int64_t(bands.size()))
+      for (Picture& p : to_pictures(band_to_look_at(sample_of(sample_labels(first, count - first), first), *o_.band))) bands.push_back(std::move(p));
+    write_png(directory.sample(step, "_band"), make_grid(bands, o_.grid, 2), {{"Software", std::string("kiln ") + program_of(o_)}, {"band", o_.band->text()}});
+  }
   if (!o_.network.conditional()) return;
   std::vector<Picture> all;
   for (size_t k = 0; k < classes_.names.size() && k < size_t(kSheetClasses); k++)
     for (int64_t first = 0; first < kSheetColumns;) {
       const std::vector<int32_t> labels(size_t(std::min<int64_t>(kSheetColumns - first, at_once())), int32_t(k));
-      for (Picture& p : to_pictures(sample_of(labels, first))) all.push_back(std::move(p));
+      for (Picture& p : to_pictures(shown(sample_of(labels, first)))) all.push_back(std::move(p));
       first += int64_t(labels.size());
     }
   std::string names;
   for (size_t k = 0; k < classes_.names.size() && k < size_t(kSheetClasses); k++) names += (k ? ", " : "") + classes_.names[k];
-  write_png(directory.sample(step, "_classes"), make_grid(all, kSheetColumns, 2), {{"Software", "kiln biggan_train"}, {"rows", names}});
+  write_png(directory.sample(step, "_classes"), make_grid(all, kSheetColumns, 2), {{"Software", std::string("kiln ") + program_of(o_)}, {"rows", names}});
 }
 
 void BigganTrainee::save(CheckpointWriter& w) {
@@ -247,10 +306,13 @@ void BigganTrainee::save(CheckpointWriter& w) {
 
 void BigganTrainee::load(const SafetensorsFile& file) {
   const std::string path = file.path();
-  const RunOptions theirs = from_json(metadata_text(file, "config"), path);
+  const RunOptions theirs = from_json(metadata_text(file, "config"), path, o_.band.has_value());
   const auto same = [&](const char* flag, auto ours, auto saved) {
     if (ours != saved) fail("{}: was trained with {} {}, this run has {}; give {} {} or start a new run", path, flag, saved, ours, flag, saved);
   };
+  if (o_.band && *o_.band != *theirs.band)
+    fail("{}: was trained on {}, this run is on {}; give the same --size, --domain, --wavelet, --levels and --normalisation, or start a new run", path,
+         theirs.band->text(), o_.band->text());
   same("--size", o_.network.size, theirs.network.size);
   same("--g-width", o_.network.g_width, theirs.network.g_width);
   same("--d-width", o_.network.d_width, theirs.network.d_width);
@@ -284,8 +346,22 @@ RunPlan plan_of(const RunOptions& o) {
   p.batch = o.batch * o.train.d_steps;
   p.config = to_json(o, false);
   p.config_file = to_json(o, true);
-  p.program = "biggan_train";
+  p.program = program_of(o);
   return p;
+}
+
+/// The band's normalisation, if it is not known: that of the checkpoint to start from, or measured. Every rank finds the same.
+void settle_band(RunOptions& o, const Dataset& data, ProgressLine& line) {
+  if (o.measure_band && !o.resume_file.empty()) {
+    const SafetensorsFile file(o.resume_file);
+    const nsbgan::Band theirs = *from_json(metadata_text(file, "config"), o.resume_file.string(), true).band;
+    o.band->shift = theirs.shift, o.band->scale = theirs.scale;
+  } else if (o.measure_band) {
+    line.show("measuring the bands");
+    o.band = nsbgan::measure(data, *o.band);
+  }
+  o.measure_band = false;
+  line.print(o.band->text());
 }
 
 }  // namespace
@@ -300,7 +376,7 @@ RunResult train(const RunOptions& options) {
   // The classes belong to the run's configuration, and are known when the pictures are.
   RunOptions o = options;
   ProgressLine reading(o.console && (!o.ranks || o.ranks->root()));
-  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o, o.network.size), reading, o.ranks.get());
+  const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o, o.band ? o.band->picture_size : o.network.size), reading, o.ranks.get());
   ClassIndex classes;
   if (o.unconditional)
     classes.labels.assign(data->count(), 0);
@@ -310,6 +386,7 @@ RunResult train(const RunOptions& options) {
   reading.print(classes.balance());
   o.class_names = classes.names;
   o.network.classes = int(classes.names.size());
+  if (o.band) settle_band(o, *data, reading);
   check(o);
   if (o.ranks) o.ranks->agree_on_options(to_json(o, true), {"commands", "data", "rewinds"});
   TrainingRun run(plan_of(o));
@@ -343,12 +420,18 @@ void dry_run(const RunOptions& options) {
   table("D", model.d_params);
   const int ranks = o.rank_count();
   const int64_t n = o.batch / (int64_t(o.train.parts) * ranks);  // each rank's pictures at a time
+  const int side = o.band ? o.band->picture_size : o.network.size;
   for (int i = 0; i < 2; i++)
-    model.iteration([&](int, int) { return RealPart{Tensor(Shape{n, o.network.size, o.network.size, 3}), Tensor(Shape{n}, DType::i32)}; }, o.train);
+    model.iteration(
+        [&](int, int) {
+          const Tensor pictures(Shape{n, side, side, 3}, context.storage);
+          return RealPart{o.band ? nsbgan::band_of(Var(pictures), *o.band).value : pictures, Tensor(Shape{n}, DType::i32)};
+        },
+        o.train);
   if (o.ranks) fmt::print("{}; the memory below is each rank's\n", o.ranks->traffic().text(ranks, 2));
   const Arena::Stats s = context.arena->stats();
   fmt::print("memory: {} MB of tensors at the peak of a step with batch {} in {} parts and {} classes ({} MB reserved), and the pictures: {:.3f} MB each\n",
-             s.peak >> 20, o.batch, o.train.parts, o.network.classes, s.reserved >> 20, double(o.network.size) * o.network.size * 3 / 1048576.0);
+             s.peak >> 20, o.batch, o.train.parts, o.network.classes, s.reserved >> 20, double(side) * side * 3 / 1048576.0);
 }
 
 }  // namespace kiln::biggan

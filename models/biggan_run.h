@@ -1,14 +1,17 @@
-// A whole BigGAN training run: a folder of class folders in, a run directory out. What apps/biggan_train does, as a function.
+// A whole BigGAN training run: a folder of class folders in, a run directory out. What apps/biggan_train does, as a function; with a band
+// in the options, what apps/nsbgan_train's `sampler` does.
 #pragma once
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/classes.h"
 #include "engine/training_options.h"
 #include "models/biggan_training.h"
+#include "models/nsbgan_band.h"
 
 namespace kiln::biggan {
 
@@ -27,6 +30,10 @@ struct RunOptions : TrainingOptions {
   std::vector<std::string> class_names;  // of the data, in order of labels; what a checkpoint's labels mean
   std::string preset = "small";
   Config network;
+  /// NSB-GAN's sampler: the networks learn this band of the pictures in place of the pictures, network.size is its size(), and grids and
+  /// distances are of the pictures that follow from the band alone.
+  std::optional<nsbgan::Band> band;
+  bool measure_band = false;  // its shift and scale are still to be measured; a run started from a checkpoint takes that one's
   TrainOptions train;
   int standing = 16;         // batches of standing statistics behind samples and distances; 0: the averaged running ones
   bool class_metric = true;  // the distance of each class beside that of all
@@ -35,11 +42,14 @@ struct RunOptions : TrainingOptions {
 
 /// Settings by name: small (CPU, 32 px), cifar (32 px, the public script's), 64, 128, 256. Throws kiln::Error for any other.
 RunOptions preset(const std::string& name);
+/// Settings of NSB-GAN's sampler: small (CPU, 32 -> 128 px), 64-256 and 128-512 (the published networks). Throws kiln::Error for any other.
+RunOptions band_preset(const std::string& name);
 
 /// The options that make a run what it is, as one JSON object, in config.json and in every checkpoint (there without paths).
-/// from_json throws kiln::Error where a key is missing or of the wrong type; `source` is named in it.
+/// from_json throws kiln::Error where a key is missing or of the wrong type, or where a run with a band is asked for and this is none, or
+/// the other way round; `source` is named in it.
 std::string to_json(const RunOptions& o, bool with_paths);
-RunOptions from_json(const std::string& text, const std::string& source);
+RunOptions from_json(const std::string& text, const std::string& source, bool of_band = false);
 
 /// Throws kiln::Error naming the flag and the remedy if a value is out of range.
 void check(const RunOptions& o);

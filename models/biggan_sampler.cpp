@@ -29,9 +29,10 @@ Sampler::Sampler(const std::filesystem::path& checkpoint, const SamplerOptions& 
   const SafetensorsFile file(checkpoint);
   const auto it = file.metadata().find("config");
   if (it == file.metadata().end()) fail("{}: not a checkpoint of kiln (it has no configuration)", checkpoint.string());
-  const RunOptions run = from_json(it->second, checkpoint.string());
+  const RunOptions run = from_json(it->second, checkpoint.string(), options.of_band);
   check(run.network);
   classes_ = run.class_names;
+  band_ = run.band;
   step_ = metadata_integer(file, "step");
   context_ = std::make_unique<Context>(Device::cpu, false, size_t(options.memory_gb * double(1ull << 30)));
   const UseContext use(*context_);
@@ -107,9 +108,16 @@ void Sampler::use_statistics(const Truncation& truncation) {
 }
 
 std::vector<Picture> Sampler::render(const std::vector<Draw>& draws, const Truncation& truncation) {
+  std::vector<Picture> out;
+  generate(draws, truncation, [&](const Tensor& x) {
+    for (Picture& p : to_pictures(x)) out.push_back(std::move(p));
+  });
+  return out;
+}
+
+void Sampler::generate(const std::vector<Draw>& draws, const Truncation& truncation, const std::function<void(const Tensor&)>& each) {
   const UseContext use(*context_);
   use_statistics(truncation);
-  std::vector<Picture> out;
   for (size_t first = 0; first < draws.size();) {
     size_t n = 1;  // of one t
     while (first + n < draws.size() && n < size_t(options_.batch) && draws[first + n].t == draws[first].t) n++;
@@ -129,10 +137,9 @@ std::vector<Picture> Sampler::render(const std::vector<Draw>& draws, const Trunc
       labels.b = Tensor(Shape{int64_t(n)}, DType::i32);
       labels.b.upload(b.data());
     }
-    for (Picture& p : to_pictures(model_->sample(from_vector(Shape{int64_t(n), latent_size()}, z), labels))) out.push_back(std::move(p));
+    each(model_->sample(from_vector(Shape{int64_t(n), latent_size()}, z), labels));
     first += n;
   }
-  return out;
 }
 
 // ---- the truncation curve -------------------------------------------------------------------------------------------

@@ -7,13 +7,16 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/picture.h"
 #include "models/biggan_training.h"
+#include "models/nsbgan_band.h"
 
 namespace kiln::biggan {
 
@@ -42,6 +45,7 @@ struct SamplerOptions {
   int batch = 32;     // pictures computed at once
   int standing = 16;  // batches behind the standing statistics; 0: the checkpoint's running statistics
   double memory_gb = 0;
+  bool of_band = false;  // the checkpoint is of NSB-GAN's sampler, whose samples are bands (models/nsbgan_sampler.h)
 };
 
 class Sampler {
@@ -62,6 +66,11 @@ class Sampler {
   /// Pictures, in order. Batch norm uses standing statistics of latents of this truncation and of all classes, made when a truncation is first
   /// used and kept; draws of one call with different t are computed in groups. Throws kiln::Error if a z has another length.
   std::vector<Picture> render(const std::vector<Draw>& draws, const Truncation& truncation = {});
+  /// The same as the generator puts them out, in groups of at most `batch`, in order: [n, R, R, 3] on (-1, 1) of this sampler's context, which
+  /// is the current one while `each` runs.
+  void generate(const std::vector<Draw>& draws, const Truncation& truncation, const std::function<void(const Tensor&)>& each);
+  const std::optional<nsbgan::Band>& band() const { return band_; }
+  Context& context() { return *context_; }
 
  private:
   /// Makes the statistics of a truncation the generator's.
@@ -71,6 +80,7 @@ class Sampler {
   std::unique_ptr<Context> context_;
   std::unique_ptr<Model> model_;
   std::vector<std::string> classes_;
+  std::optional<nsbgan::Band> band_;
   int64_t step_ = 0;
   Tensor running_;                                              // the checkpoint's
   std::map<std::pair<TruncationKind, double>, Tensor> standing_;  // by truncation
