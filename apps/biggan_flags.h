@@ -18,7 +18,7 @@ struct BigganFlags : TrainingFlags {
   std::string ema_warmup = "on", ortho_form = "off-diagonal", init = "orthogonal", preset_name = "small";
   double lr = 0, beta1 = 0, beta2 = 0, adam_eps = 0, ortho = 0;
   int width = 0, attention = 0;
-  std::string wavelet = "bior2.2", domain = "wavelet";
+  std::string wavelet, domain = "wavelet";
   std::vector<double> normalisation;
   bool no_shared = false, no_hier = false, no_fold = false, no_class_metric = false;
 
@@ -53,7 +53,7 @@ inline void BigganFlags::add(CLI::App& app) {
   if (of_band) {
     const auto band = group("Band");
     band(app.add_option("--domain", domain, "wavelet: learn the low wavelet band; pixels: the picture made smaller, the paper's control")->check(CLI::IsMember({"wavelet", "pixels"}))->capture_default_str());
-    band(app.add_option("--wavelet", wavelet, "haar; bior2.2, the published one; bior2.2-reflect: it with mirrored borders")->check(CLI::IsMember({"haar", "bior2.2", "bior2.2-reflect"}))->capture_default_str());
+    band(app.add_option("--wavelet", wavelet, "haar; bior2.2, the published one; bior2.2-reflect: it with mirrored borders (default: small haar, others bior2.2)")->check(CLI::IsMember({"haar", "bior2.2", "bior2.2-reflect"})));
     band(app.add_option("--levels", o.band->levels, "how often the picture is halved")->capture_default_str());
     band(app.add_option("--normalisation", normalisation, "SHIFT SCALE: the band x is learned as 2 (x + SHIFT) / SCALE - 1 (default: measured)")->expected(2));
   }
@@ -175,9 +175,8 @@ inline BigganFlags read_biggan_flags(int argc, char** argv, bool of_band) {
   return f;
 }
 
-/// The options of the run; `saved` is config.json of the one that is resumed, `command` the whole command line, for the record.
-inline biggan::RunOptions settle_biggan(const BigganFlags& first, const std::string& saved, int argc, char** argv, const std::shared_ptr<Ranks>& ranks,
-                                        const std::string& command) {
+/// The options of the run; `saved` is config.json of the one that is resumed.
+inline biggan::RunOptions settle_biggan(const BigganFlags& first, const std::string& saved, int argc, char** argv, const std::shared_ptr<Ranks>& ranks) {
   const bool resumed = first.run.goes_on();
   const biggan::RunOptions base = resumed ? biggan::from_json(saved, (first.run.out / "config.json").string(), first.of_band)
                                   : first.of_band ? biggan::band_preset(first.preset_name) : biggan::preset(first.preset_name);
@@ -197,7 +196,7 @@ inline biggan::RunOptions settle_biggan(const BigganFlags& first, const std::str
     const int side = f.run.network.size < 64 ? 0 : f.run.network.size == 64 ? 32 : 64;
     f.run.network.g_attention = f.run.network.d_attention = side;
   }
-  complete(f.run, f, command, f.program(), f.of_band ? fmt::format("nsbgan-sampler-{}", f.run.band->picture_size) : fmt::format("biggan-{}", f.run.network.size), ranks);
+  complete(f.run, f, argc, argv, f.program(), f.of_band ? fmt::format("nsbgan-sampler-{}", f.run.band->picture_size) : fmt::format("biggan-{}", f.run.network.size), ranks);
   return f.run;
 }
 

@@ -74,12 +74,12 @@ struct TrainingFlags {
   }
 };
 
-/// The last of a run's options, and their check: its record (`command`), its ranks, its directory, which is runs/NAME-`what` unless it was given, NAME
+/// The last of a run's options, and their check: its record, its ranks, its directory, which is runs/NAME-`what` unless it was given, NAME
 /// being that of the pictures' folder. Throws kiln::Error.
 template <class Options>
-void complete(Options& o, const TrainingFlags& f, const std::string& command, const char* program, const std::string& what,
+void complete(Options& o, const TrainingFlags& f, int argc, char** argv, const char* program, const std::string& what,
               const std::shared_ptr<Ranks>& ranks) {
-  o.commands.push_back(command);
+  o.commands.push_back(command_line(argc, argv));
   o.ranks = ranks;
   if (ranks) ranks->set_patience(f.patience);
   check(o);
@@ -89,11 +89,6 @@ void complete(Options& o, const TrainingFlags& f, const std::string& command, co
   if (p.filename().empty()) p = p.parent_path();
   const std::string name = p.filename() == "." || p.filename() == ".." || p.filename().empty() ? "run" : p.filename().string();
   o.out = std::filesystem::path("runs") / fmt::format("{}-{}", name, what);
-}
-template <class Options>
-void complete(Options& o, const TrainingFlags& f, int argc, char** argv, const char* program, const std::string& what,
-              const std::shared_ptr<Ranks>& ranks) {
-  complete(o, f, command_line(argc, argv), program, what, ranks);
 }
 
 /// Runs f on every rank and lets all know of what it throws; CLI11's errors with the remedy. CLI::CallForHelp passes through.

@@ -55,7 +55,7 @@ RunOptions band_preset(const std::string& name) {
   if (name != "small" && name != "64-256" && name != "128-512") fail("--preset {}: not known; use small, 64-256 or 128-512", name);
   RunOptions o = preset(name == "small" ? "small" : name == "64-256" ? "64" : "128");
   o.preset = name;
-  o.band = nsbgan::Band{.levels = 2, .picture_size = 4 * o.network.size};
+  o.band = nsbgan::Band{.wavelet = name == "small" ? Wavelet::haar : Wavelet::bior22, .levels = 2, .picture_size = 4 * o.network.size};
   o.measure_band = true;
   if (name == "small") return o;
   // The public script: one network for bands of 64 px, wide and with a batch of 1024 in parts of 256; the wide one of 128 px is BigGAN's own.

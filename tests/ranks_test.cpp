@@ -366,3 +366,44 @@ TEST_CASE("ranks: BigGAN on 2 and 4 ranks trains as one process, with orthogonal
     }
   }
 }
+
+TEST_CASE("ranks: NSB-GAN's sampler on 2 ranks trains as one process: its bands are cut out of the same pictures") {
+  if (!has_ranks()) return;
+  const TempFolder t;
+  const std::string data = draw_classes(t);
+  const auto arguments = [&](const std::string& out) {
+    return std::vector<std::string>{"sampler", data, "--out", out, "--size", "64", "--levels", "1", "--wavelet", "bior2.2-reflect", "--width", "16", "--batch", "8",
+                                    "--no-cache", "--grid", "2", "--steps", "10", "--log-every", "1", "--sample-every", "0", "--metric-every", "0", "--checkpoint-every", "1",
+                                    "--keep", "0", "--lr", "5e-6", "--augment", "color,translation", "--device", "cpu"};
+  };
+  const std::string one = t / "one", two = t / "two";
+  const Finished f = run_program("nsbgan_train", arguments(one));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const Finished g = run_ranks(2, "nsbgan_train", arguments(two));
+  CAPTURE(g.err);
+  REQUIRE(g.code == 0);
+  check_equal_trainings(one, two, 5e-6);
+}
+
+TEST_CASE("ranks: NSB-GAN's decoder on 2 ranks trains as one process") {
+  if (!has_ranks()) return;
+  const TempFolder t;
+  const std::string data = draw_classes(t);
+  const auto arguments = [&](const std::string& out) {
+    return std::vector<std::string>{"decoder", data, "--out", out, "--size", "32", "--levels", "1", "--width", "8", "--blocks", "2", "--batch", "8", "--no-cache",
+                                    "--grid", "2", "--steps", "10", "--log-every", "1", "--sample-every", "0", "--metric-every", "0", "--checkpoint-every", "1", "--keep",
+                                    "0", "--lr", "2e-5", "--device", "cpu"};
+  };
+  const std::string one = t / "one", two = t / "two";
+  const Finished f = run_program("nsbgan_train", arguments(one));
+  CAPTURE(f.err);
+  REQUIRE(f.code == 0);
+  const Finished g = run_ranks(2, "nsbgan_train", arguments(two));
+  CAPTURE(g.err);
+  REQUIRE(g.code == 0);
+  const Distance d = distance(one + kLast, two + kLast, "G.", 0.1 * kRate * kSteps);
+  MESSAGE("largest " << d.largest << ", beyond 0.1 x lr x steps " << d.beyond);
+  CHECK(d.beyond <= 0.001);
+  CHECK(distance(one + "/checkpoints/000001.safetensors", one + kLast, "G.", 0.1 * kRate * kSteps).beyond > 0.5);
+}
