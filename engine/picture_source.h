@@ -67,7 +67,6 @@ class PictureSource {
   static constexpr int kBatchesAhead = 2;
 
  private:
-  class Reader;
   PictureSource(std::shared_ptr<const Dataset> data, BatchOrder order);
   std::shared_ptr<const Dataset> data_;
   BatchOrder order_;
