@@ -131,7 +131,7 @@ inline int report_end(const char* name, const RunResult& r) {
   }
   if (!speaks) return 0;
   fmt::print("done: {} steps; peak {} MB of tensors, {} MB in all", r.step, r.peak_bytes >> 20, r.process_bytes >> 20);
-  if (r.baseline > 0) fmt::print("; sliced Wasserstein distance {:.1f}, real against real {:.1f}", r.distance, r.baseline);
+  if (r.baseline > 0) fmt::print("; {} {:.1f}, real against real {:.1f}", r.distance_name, r.distance, r.baseline);
   fmt::print("\nsamples    {}\ncheckpoint {}\n", r.grid.string(), r.checkpoint.string());
   return 0;
 }

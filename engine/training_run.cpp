@@ -113,14 +113,14 @@ void TrainingRun::load(Trainee& trainee, const std::filesystem::path& path) {
   step_ = metadata_integer(file, "step");
   best_step_ = metadata_integer(file, "best_step");
   best_distance_ = metadata_number(file, "best_distance");
-  const bool same_pictures = metadata_text(file, "data") == fmt::format("{:016x}", data_->fingerprint());
+  const bool same_pictures = metadata_text(file, "data") == fmt::format("{:016x}", fingerprint());
   // The best so far counts only where its checkpoint is, and for the pictures that it was measured with.
   if (!plan_.resume_file.empty() || !same_pictures) best_step_ = -1;
-  if (!same_pictures) line_.print("the pictures are not those that this run began with: it goes on, but not bit for bit");
+  if (!same_pictures) line_.print(fmt::format("the {} are not those that this run began with: it goes on, but not bit for bit", other_ ? "clips" : "pictures"));
 }
 
 void TrainingRun::start(Trainee& trainee) {
-  KILN_ASSERT(data_ != nullptr);
+  KILN_ASSERT(data_ || other_);
   alone([&] {
     if (!plan_.resume_file.empty()) {
       load(trainee, plan_.resume_file);
@@ -231,8 +231,8 @@ void TrainingRun::save(Trainee& trainee) {
   // A run that stops between two checkpoints saves once more. That one counts for nothing else: the run that goes on from it has
   // the log, and the best checkpoint, of one that never stopped.
   const bool planned = step_ % plan_.checkpoint_every == 0;
-  if (reference_ && measured_step_ != step_) measure(trainee, !planned);
-  if (reference_ && planned && (best_step_ < 0 || distance_ < best_distance_)) {
+  if (measures() && measured_step_ != step_) measure(trainee, !planned);
+  if (measures() && planned && (best_step_ < 0 || distance_ < best_distance_)) {
     best_step_ = step_;
     best_distance_ = distance_;
   }
@@ -244,7 +244,7 @@ void TrainingRun::save(Trainee& trainee) {
   w.set("rng.seed", std::to_string(plan_.seed));  // seed, stream and step are all of the random state
   w.set("best_step", std::to_string(best_step_));
   w.set("best_distance", fmt::format("{:.17g}", best_distance_));
-  w.set("data", fmt::format("{:016x}", data_->fingerprint()));
+  w.set("data", fmt::format("{:016x}", fingerprint()));
   w.write(directory_.checkpoint(step_));
   saved_step_ = step_;
   kept_ = true;
@@ -253,6 +253,19 @@ void TrainingRun::save(Trainee& trainee) {
 
 void TrainingRun::measure(Trainee& trainee, bool at_stop) {
   const Stopwatch watch;
+  json j{{"step", step_}};
+  std::vector<std::pair<std::string, double>> measured;
+  distance_ = reference_ ? measure_pictures(trainee, measured) : other_->measure(measured);
+  measured_step_ = step_;
+  for (const auto& [key, value] : measured) j[key] = value;
+  for (const auto& [key, value] : trainee.measures()) j[key] = value;
+  if (at_stop) j["at_stop"] = true;
+  note(j.dump());
+  swd_seconds_ = watch.seconds();
+  swd_share_.spend(swd_seconds_);
+}
+
+double TrainingRun::measure_pictures(Trainee& trainee, std::vector<std::pair<std::string, double>>& log) {
   std::vector<Picture> some;  // of the samples from `first` on
   int64_t first = 0;
   const int64_t count = reference_->pictures();
@@ -268,17 +281,12 @@ void TrainingRun::measure(Trainee& trainee, bool at_stop) {
         if (i < kDiversityPictures) compared.push_back(fit_picture(p, kDiversitySide, Fit::squash));
       },
       count);
-  distance_ = r.mean;
-  measured_step_ = step_;
-  json j{{"step", step_}, {"swd", r.mean}, {"swd_baseline", reference_->baseline().mean}};
+  log.emplace_back("swd", r.mean);
+  log.emplace_back("swd_baseline", reference_->baseline().mean);
   const std::vector<int> levels = reference_->levels();
-  for (size_t i = 0; i < levels.size(); i++) j[fmt::format("swd_{}", levels[i])] = r.per_level[i];
-  if (real_distance_ > 0 && compared.size() > 1) j["diversity"] = mean_pairwise_distance(compared) / real_distance_;
-  for (const auto& [key, value] : trainee.measures()) j[key] = value;
-  if (at_stop) j["at_stop"] = true;
-  note(j.dump());
-  swd_seconds_ = watch.seconds();
-  swd_share_.spend(swd_seconds_);
+  for (size_t i = 0; i < levels.size(); i++) log.emplace_back(fmt::format("swd_{}", levels[i]), r.per_level[i]);
+  if (real_distance_ > 0 && compared.size() > 1) log.emplace_back("diversity", mean_pairwise_distance(compared) / real_distance_);
+  return r.mean;
 }
 
 /// Something that is said once, on the console and in the log.
@@ -323,12 +331,14 @@ void TrainingRun::measure_more(Trainee& trainee) {
 }
 
 void TrainingRun::write_grids(Trainee& trainee) {
-  const int64_t count = int64_t(plan_.grid) * plan_.grid;
-  std::vector<Picture> samples;
-  while (int64_t(samples.size()) < count)
-    for (Picture& p : to_pictures(trainee.sample(int64_t(samples.size()), count - int64_t(samples.size())))) samples.push_back(std::move(p));
-  write_png(directory_.sample(step_), make_grid(samples, plan_.grid, 2),
-            {{"Software", "kiln " + plan_.program}, {"step", std::to_string(step_)}, {"seed", std::to_string(plan_.seed)}});
+  if (data_) {
+    const int64_t count = int64_t(plan_.grid) * plan_.grid;
+    std::vector<Picture> samples;
+    while (int64_t(samples.size()) < count)
+      for (Picture& p : to_pictures(trainee.sample(int64_t(samples.size()), count - int64_t(samples.size())))) samples.push_back(std::move(p));
+    write_png(directory_.sample(step_), make_grid(samples, plan_.grid, 2),
+              {{"Software", "kiln " + plan_.program}, {"step", std::to_string(step_)}, {"seed", std::to_string(plan_.seed)}});
+  }
   trainee.write_sheets(directory_, step_);
   kept_ = true;
   grid_step_ = step_;
@@ -349,8 +359,8 @@ void TrainingRun::report(Trainee& trainee, bool log_now, bool important) {
   }
   double eta = double(plan_.steps - step_) * plan_.batch / (images_per_second_ > 0 ? images_per_second_ : 1e-9);
   if (plan_.minutes > 0) eta = std::min(eta, plan_.minutes * 60 - clock_.seconds());
-  std::string text = fmt::format("step {}/{}  {:.1f} img/s  ETA {}  {}", step_, plan_.steps, images_per_second_, duration_text(eta), trainee.summary());
-  if (measured_step_ >= 0) text += fmt::format("  SWD {:.1f} (real {:.1f})", distance_, reference_->baseline().mean);
+  std::string text = fmt::format("step {}/{}  {:.1f} {}/s  ETA {}  {}", step_, plan_.steps, images_per_second_, other_ ? "clips" : "img", duration_text(eta), trainee.summary());
+  if (measured_step_ >= 0) text += fmt::format("  {} {:.1f} (real {:.1f})", other_ ? "distance" : "SWD", distance_, baseline());
   text += fmt::format("  mem {} MB", memory >> 20);
   line_.show(text, important);
 }
@@ -398,7 +408,7 @@ void TrainingRun::loop(Trainee& trainee) {
 int64_t TrainingRun::pause(Trainee& trainee, bool reported, bool stop, double& last_shown) {
   const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0; };
   // A planned checkpoint has its distance; what that tells about a collapse must be known before it is written.
-  const bool measured = reference_ && (due(plan_.checkpoint_every) || (due(plan_.metric_every) && may_measure()));
+  const bool measured = measures() && (due(plan_.checkpoint_every) || (due(plan_.metric_every) && may_measure()));
   if (measured) measure(trainee);
   if (meter_ && due(plan_.metric_every)) measure_more(trainee);
   if (reported) {
@@ -448,6 +458,7 @@ void TrainingRun::print_profile() {
 
 RunResult TrainingRun::train(Trainee& trainee) {
   if (reference_) line_.print(reference_->description());
+  if (other_ && !other_->description.empty()) line_.print(other_->description);
   if (meter_) line_.print(meter_->description());
   if (step_ > 0) line_.print(fmt::format("going on from step {}", step_));
   context().profile.on = plan_.profile;
@@ -463,7 +474,8 @@ RunResult TrainingRun::train(Trainee& trainee) {
   r.step = step_;
   if (!root()) return r;
   r.distance = distance_;
-  r.baseline = reference_ ? reference_->baseline().mean : 0;
+  r.baseline = baseline();
+  if (other_) r.distance_name = other_->distance;
   r.grid = directory_.sample(step_);
   if (trouble_) r.collapse = fmt::format("step {}: {}", trouble_->step, trouble_->text);
   for (const int64_t step : directory_.checkpoints())

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -80,9 +81,20 @@ class Trainee {
   virtual void load(const SafetensorsFile& file) = 0;
 };
 
+/// What a run measures and calls its own of data that is no set of pictures; of pictures it knows by itself.
+struct RunData {
+  uint64_t fingerprint = 0;
+  std::string distance;     // the name of the distance, for people
+  std::string description;  // a line about how it is measured; empty: it is not
+  double baseline = 0;      // between real data
+  /// The distance of the trainee's samples as they are now; more to log goes to `log`.
+  std::function<double(std::vector<std::pair<std::string, double>>& log)> measure;
+};
+
 struct RunResult {
   int64_t step = 0;                   // the last one done
-  double distance = 0, baseline = 0;  // sliced Wasserstein x 1e3 of the last measurement, and of real against real
+  std::string distance_name = "sliced Wasserstein distance";
+  double distance = 0, baseline = 0;  // x 1e3, of the last measurement, and of real against real
   std::filesystem::path grid, checkpoint;
   size_t peak_bytes = 0;     // of tensors
   size_t process_bytes = 0;  // of the whole process: its resident memory at the peak
@@ -103,6 +115,8 @@ class TrainingRun {
 
   /// The pictures: what the distance is measured against, if it is measured, and the sheet of real ones.
   void use_pictures(std::shared_ptr<const Dataset> data);
+  /// In their place: other data. Its trainee writes all sheets, the step's sample among them.
+  void use_data(RunData data) { other_ = std::make_unique<RunData>(std::move(data)); }
   /// A further distance, measured every metric_every steps as far as it takes no more than a fortieth of the time.
   void use_meter(std::unique_ptr<PictureMeter> meter) { meter_ = std::move(meter); }
   /// Loads the newest checkpoint or the one named, or initialises. Afterwards step() is the number of steps done.
@@ -118,6 +132,7 @@ class TrainingRun {
   void load(Trainee& trainee, const std::filesystem::path& path);
   void save(Trainee& trainee);
   void measure(Trainee& trainee, bool at_stop = false);
+  double measure_pictures(Trainee& trainee, std::vector<std::pair<std::string, double>>& log);
   bool may_measure();
   void measure_more(Trainee& trainee);
   void tell(const std::string& text);
@@ -140,7 +155,12 @@ class TrainingRun {
   Stopwatch clock_;
   ProgressLine line_;
   RunDirectory directory_;  // the root's; other ranks have none, and use none
+  bool measures() const { return reference_ || (other_ && other_->measure); }
+  double baseline() const { return reference_ ? reference_->baseline().mean : other_ ? other_->baseline : 0; }
+  uint64_t fingerprint() const { return other_ ? other_->fingerprint : data_->fingerprint(); }
+
   std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<RunData> other_;  // or this
   std::unique_ptr<SwdReference> reference_;
   std::unique_ptr<Report> page_;
   int64_t step_ = 0, first_step_ = 0, measured_step_ = -1, saved_step_ = -1, grid_step_ = -1, best_step_ = -1, last_report_step_ = 0;
