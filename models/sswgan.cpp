@@ -72,10 +72,12 @@ std::vector<StageConfig> parse_stages(const std::string& text, const std::vector
 
 std::string stages_text(const std::vector<StageConfig>& stages) {
   std::string out;
+  bool first = true;
   for (const StageConfig& s : stages) {
     out += fmt::format("{}{}x{}", out.empty() ? "" : ",", s.frames, s.size);
     if (s.stride != 1) out += fmt::format("/{}", s.stride);
-    if (s.window != s.frames) out += fmt::format("@{}", s.window);
+    if (s.window != (first ? s.frames : std::min(s.frames, 12))) out += fmt::format("@{}", s.window);
+    first = false;
   }
   return out;
 }
