@@ -15,25 +15,9 @@ constexpr int64_t kShown = 64;               // clips of the stage before that s
 constexpr int kSheetFrames = 12;             // columns of a sheet, at most
 constexpr int64_t kRealClips = 256;          // that the distance is measured against, at most
 
-std::vector<Clip> to_clips(const Tensor& x) {
-  const int64_t n = x.shape()[0], t = x.shape()[1];
-  std::vector<Picture> frames = to_pictures(x.reshape(Shape{n * t, x.shape()[2], x.shape()[3], 3}));
-  std::vector<Clip> out(static_cast<size_t>(n));
-  for (size_t i = 0; i < frames.size(); i++) out[i / size_t(t)].push_back(std::move(frames[i]));
-  return out;
-}
-
-/// A row a clip, at most kSheetFrames columns.
-Picture sheet_of(const std::vector<Clip>& clips) {
-  const size_t t = clips.at(0).size(), columns = std::min<size_t>(t, kSheetFrames);
-  std::vector<Picture> all;
-  for (const Clip& c : clips)
-    for (size_t i = 0; i < columns; i++) all.push_back(c[i * t / columns]);
-  return make_grid(all, int(columns), 2);
-}
-
-Clip enlarged(const Clip& clip, int rho, int side) {
-  Clip out;
+/// As it is, every pixel and frame repeated.
+PictureClip enlarged(const PictureClip& clip, int rho, int side) {
+  PictureClip out;
   for (const Picture& p : clip) {
     Picture big{side, side, std::vector<uint8_t>(size_t(side) * size_t(side) * 3)};
     for (int y = 0; y < side; y++)
@@ -46,19 +30,11 @@ Clip enlarged(const Clip& clip, int rho, int side) {
   return out;
 }
 
-void write_gif(const std::filesystem::path& path, const std::vector<Clip>& clips, int columns, double fps) {
-  if (!video_compiled_in()) return;
-  std::unique_ptr<VideoWriter> writer;
-  for (size_t t = 0; t < clips.at(0).size(); t++) {
-    std::vector<Picture> frames;
-    for (const Clip& c : clips) frames.push_back(c[t]);
-    const Picture grid = make_grid(frames, columns, 2);
-    VideoOptions options;
-    options.fps = fps;
-    if (!writer) writer = std::make_unique<VideoWriter>(path, grid.width, grid.height, options);
-    writer->add(grid);
-  }
-  writer->finish();
+/// The bytes of clips, one behind the other, as a metric reads them.
+ClipBytes bytes_of(const std::vector<PictureClip>& clips, std::vector<uint8_t>& keep) {
+  for (const PictureClip& c : clips)
+    for (const Picture& p : c) keep.insert(keep.end(), p.rgb.begin(), p.rgb.end());
+  return clips_in_memory(keep.data(), int64_t(clips.size()), int(clips[0].size()), clips[0][0].height, clips[0][0].width);
 }
 
 }  // namespace
@@ -233,18 +209,15 @@ Tensor SswganTrainee::sample(int64_t first, int64_t n) {
   return take_frames(Var(clips_of(first / t, 1, false)), at, 1, m).value.reshape(Shape{m, here().size, here().size, 3});
 }
 
-Clip SswganTrainee::view_of(const ClipOrder::Window& window) {
+/// Clips evenly over the data, each at another offset, as this stage sees them.
+std::vector<PictureClip> SswganTrainee::real_clips(int64_t count) {
   Scoped<DType> full(&Context::storage, DType::f32);
-  return to_clips(view(Var(source_->clips({window})), here().stride, o_.network.shrink(o_.stage)).value)[0];
-}
-
-/// Clips evenly over the data, each at another offset.
-std::vector<Clip> SswganTrainee::real_clips(int64_t count) {
-  std::vector<Clip> out;
+  std::vector<PictureClip> out;
   const int64_t clips = int64_t(data_->count()), span = int64_t(o_.network.data_frames(o_.stage) - 1) * data_->stride() + 1;
   for (int64_t i = 0; i < count; i++) {
     const int64_t clip = clips >= count ? i * clips / count : i % clips, free = data_->frames_of(size_t(clip)) - span + 1;
-    out.push_back(view_of({int32_t(clip), (i * 13) % free}));
+    const Tensor one = source_->clips({{int32_t(clip), (i * 13) % free}});
+    out.push_back(to_picture_clips(view(Var(one), here().stride, o_.network.shrink(o_.stage)).value)[0]);
   }
   return out;
 }
@@ -254,39 +227,60 @@ RunData SswganTrainee::run_data() {
   d.fingerprint = data_->fingerprint();
   d.distance = "clip distance (sliced Wasserstein of frames and their differences)";
   if (o_.metric_every == 0 || (o_.ranks && !o_.ranks->root())) return d;
-  distance_ = std::make_unique<ClipDistance>(real_clips(std::min<int64_t>(kRealClips, std::max<int64_t>(data_->windows(), 2))));
-  d.description = distance_->description();
-  d.baseline = distance_->baseline();
-  d.measure = [this](std::vector<std::pair<std::string, double>>& log) {
-    std::vector<Clip> clips;
-    while (int64_t(clips.size()) < distance_->clips())
-      for (Clip& c : to_clips(clips_of(int64_t(clips.size()), std::min(at_once(), distance_->clips() - int64_t(clips.size())), false))) clips.push_back(std::move(c));
-    return distance_->compare(clips, log);
-  };
+  std::vector<uint8_t> keep;
+  const ClipBytes real = bytes_of(real_clips(std::min<int64_t>(kRealClips, std::max<int64_t>(data_->windows(), 2))), keep);
+  reference_ = std::make_unique<ClipSwdReference>(real);
+  real_motion_ = clip_motion(real);
+  d.description = reference_->description();
+  d.baseline = reference_->baseline().mean();
+  d.measure = [this](std::vector<std::pair<std::string, double>>& log) { return measure(log); };
   return d;
 }
 
+double SswganTrainee::measure(std::vector<std::pair<std::string, double>>& log) {
+  std::vector<PictureClip> clips;
+  while (int64_t(clips.size()) < reference_->clips())
+    for (PictureClip& c : to_picture_clips(clips_of(int64_t(clips.size()), std::min(at_once(), reference_->clips() - int64_t(clips.size())), false)))
+      clips.push_back(std::move(c));
+  std::vector<uint8_t> keep;
+  const ClipBytes bytes = bytes_of(clips, keep);
+  const ClipSwd d = reference_->compare(bytes), baseline = reference_->baseline();
+  const ClipMotion m = clip_motion(bytes);
+  log.insert(log.end(), {{"clip_swd", d.mean()}, {"clip_swd_baseline", baseline.mean()}, {"clip_swd_frames", d.frames.mean},
+                         {"clip_swd_steps", d.steps.mean}, {"clip_swd_spans", d.spans.mean},
+                         {"motion_energy", m.energy}, {"motion_energy_baseline", real_motion_.energy},
+                         {"frame_diversity", m.frame_diversity}, {"frame_diversity_baseline", real_motion_.frame_diversity}});
+  if (real_motion_.clip_diversity > 0) log.emplace_back("diversity", m.clip_diversity / real_motion_.clip_diversity);
+  return d.mean();
+}
+
 void SswganTrainee::write_real(const std::filesystem::path& samples) {
-  write_png(samples / "real.png", sheet_of(real_clips(2 * o_.grid)));
+  write_png(samples / "real.png", clip_sheet(real_clips(2 * o_.grid), kSheetFrames));
 }
 
 /// A row a clip; a later stage's with the condition, enlarged as it is, above each. The same as a moving picture.
 void SswganTrainee::write_sheets(const RunDirectory& directory, int64_t step) {
   const int64_t n = before_ ? o_.grid : 2 * o_.grid;
-  std::vector<Clip> rows;
+  std::vector<PictureClip> rows;
   for (int64_t i = 0; i < n; i++) {
     if (before_) {
       const int64_t frames = before_->frames(0), side = o_.network.stage(o_.stage - 1).size, count = frames * side * side * 3;
       const auto from = shown_.begin() + i % shown_count_ * count;
-      rows.push_back(enlarged(to_clips(from_vector(Shape{1, frames, side, side, 3}, std::vector<float>(from, from + count)))[0], o_.network.rho(o_.stage), here().size));
+      rows.push_back(enlarged(to_picture_clips(from_vector(Shape{1, frames, side, side, 3}, std::vector<float>(from, from + count)))[0], o_.network.rho(o_.stage), here().size));
     }
-    rows.push_back(to_clips(clips_of(i, 1, true))[0]);
+    rows.push_back(to_picture_clips(clips_of(i, 1, true))[0]);
   }
-  write_png(directory.sample(step), sheet_of(rows),
+  write_png(directory.sample(step), clip_sheet(rows, kSheetFrames),
             {{"Software", "kiln sswgan_train"}, {"stage", std::to_string(o_.stage)}, {"step", std::to_string(step)}, {"seed", std::to_string(o_.seed)},
              {"rows", before_ ? "condition, clip, condition, clip, ..." : "clips"}});
   std::filesystem::path gif = directory.sample(step);
-  write_gif(gif.replace_extension(".gif"), rows, before_ ? 2 : o_.grid, std::max(1.0, 12.0 / here().stride));
+  if (!video_compiled_in()) return;
+  ClipGridOptions grid;
+  grid.columns = before_ ? 2 : o_.grid;
+  grid.scale = std::max(1, 64 / here().size);
+  VideoOptions video;
+  video.fps = std::max(1.0, 12.0 / here().stride);
+  write_clip_grid(gif.replace_extension(".gif"), rows, grid, video);
 }
 
 // ---- checkpoints ----------------------------------------------------------------------------------------------------

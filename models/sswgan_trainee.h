@@ -5,10 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "engine/clip_grid.h"
+#include "engine/clip_metrics.h"
 #include "engine/clip_source.h"
 #include "engine/step_graph.h"
 #include "models/sswgan_conditions.h"
-#include "models/sswgan_measure.h"
 #include "models/sswgan_run.h"
 
 namespace kiln::sswgan {
@@ -44,10 +45,10 @@ class SswganTrainee : public Trainee {
   int64_t at_once() const { return o_.batch / (int64_t(o_.train.parts) * ranks()); }  // clips
   const StageConfig& here() const { return o_.network.stage(o_.stage); }
   RealPart real_part(int d_step, int part);
-  Clip view_of(const ClipOrder::Window& window);
-  std::vector<Clip> real_clips(int64_t count);
+  std::vector<PictureClip> real_clips(int64_t count);
   /// Clips of the averaged generator, numbers first ... of an endless row: of `window` frames, or whole.
   Tensor clips_of(int64_t first, int64_t n, bool whole);
+  double measure(std::vector<std::pair<std::string, double>>& log);
   void settle();
 
   const RunOptions& o_;
@@ -61,7 +62,8 @@ class SswganTrainee : public Trainee {
   std::unique_ptr<ConditionSource> conditions_;
   std::vector<float> shown_;  // conditions of samples: whole clips of the stage before
   int64_t shown_count_ = 0;
-  std::unique_ptr<ClipDistance> distance_;
+  std::unique_ptr<ClipSwdReference> reference_;
+  ClipMotion real_motion_;
   StepGraph graph_;
   Losses losses_;
   int64_t next_step_ = -1;
