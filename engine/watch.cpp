@@ -13,7 +13,8 @@ namespace {
 
 constexpr double kSigmaGrowth = 5, kSigmaMost = 100;
 constexpr size_t kSigmaPast = 25, kSigmaLeast = 5;
-constexpr double kGapMost = 10, kWon = 0.02, kDead = 1e-4, kPinnedGap = 0.02, kPinnedLoss = 0.01;
+constexpr double kGapMost = 10, kWon = 0.02, kDead = 1e-4, kPinnedGap = 0.02, kPinnedLoss = 0.01, kStuckLoss = 1e-3;
+constexpr int kStuckLooks = 20;
 constexpr double kDiversityFall = 0.2, kDiversityLow = 0.3, kDiversityNone = 0.02;
 
 double median(std::vector<double> v) {
@@ -22,7 +23,7 @@ double median(std::vector<double> v) {
 }
 
 bool watched(const std::string& key) {
-  for (const char* start : {"loss", "recon", "logit", "sigma", "sv", "gradient", "diversity"})
+  for (const char* start : {"loss", "recon", "logit", "sigma", "sv", "gradient", "diversity", "hinge", "score"})
     if (key.starts_with(start)) return true;
   return false;
 }
@@ -113,6 +114,16 @@ std::vector<Warning> Watch::look(const std::string& line) {
         speak("pinned", fmt::format("the discriminator learns nothing: its loss stays at {:.3g} and it cannot tell real pictures from generated "
                                     "ones. A larger --lr, or less --augment, may help", loss));
     }
+  }
+
+  for (const auto& [key, hinge] : now) {
+    if (!key.starts_with("hinge.")) continue;
+    const std::string name = key.substr(6);
+    const auto of_real = now.find("score_real." + name), of_fake = now.find("score_fake." + name);
+    const bool same = of_real != now.end() && of_fake != now.end() && std::abs(of_real->second - of_fake->second) < kDead;
+    if (holds("critic." + name, same || std::abs(hinge - 2) < kStuckLoss, kStuckLooks, step))
+      speak("critic." + name, fmt::format("the {} discriminator is dead: {} for {} lines; nothing is learned from it. Go back to an earlier checkpoint, or "
+                                          "try other learning rates", name, same ? "its scores of real and generated data are equal" : "its hinge loss stays at 2", kStuckLooks));
   }
 
   if (const auto diversity = value("diversity")) {

@@ -17,6 +17,8 @@
 //               gradient_d                gradient is exactly zero though its loss is not                             5 looks
 //   pinned      logit_*, loss_d_*         the two are within 0.02 of each other, and the sum of the losses is within
 //                                         1% of the look before: D learns nothing                                    50 looks
+//   critic.*    hinge.NAME, score_*.NAME  of one of several discriminators: its two hinge losses stay at 2 together, within 1e-3, or its
+//                                         scores of real and generated data within 1e-4 of each other: it is dead   20 looks
 //   diversity   diversity                 below 0.2 of the most that it was, and below 0.3, or below 0.02             2 looks
 //
 // The state is a function of the log, so that a resumed run that replays its log goes on as an unbroken one would.

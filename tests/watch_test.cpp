@@ -222,3 +222,25 @@ TEST_CASE("watch: pairwise distance of pictures") {
   CHECK(mean_pairwise_distance({plain(0), plain(30), plain(90)}) == doctest::Approx((30 + 90 + 60) / 3.0));
   CHECK(contains(error_of([] { on_collapse_from_name("panic"); }), "rewind"));
 }
+
+TEST_CASE("watch: one of several discriminators that is dead is named") {
+  const auto line = [](double hinge, double gap) {
+    return [=](int i) {
+      json j = healthy(i);
+      j["hinge.spatial"] = 1.7 + 0.2 * jitter(i, "s");
+      j["score_real.spatial"] = 0.4 + jitter(i, "t");
+      j["score_fake.spatial"] = -0.3 + jitter(i, "u");
+      j["hinge.matching"] = hinge + (hinge == 2 ? 0 : 0.2 * jitter(i, "v"));
+      j["score_real.matching"] = 0.1 * jitter(i, "w") + gap;
+      j["score_fake.matching"] = 0.1 * jitter(i, "w");
+      return j;
+    };
+  };
+  CHECK(told(60, line(1.6, 0.5)).empty());
+  const Warning stuck = only(told(60, line(2, 0.5)), "critic.matching");
+  CHECK(stuck.step == 20 * 20);
+  CHECK(contains(stuck.text, "matching discriminator"));
+  CHECK(contains(stuck.text, "stays at 2"));
+  CHECK(contains(only(told(60, line(1.6, 0)), "critic.matching").text, "equal"));
+  CHECK(told(19, line(2, 0.5)).empty());
+}
