@@ -9,6 +9,7 @@
 
 #include "engine/backend/cudnn.h"
 #include "engine/backend/gpu_runtime.h"
+#include "models/biggan_run.h"
 #include "models/fastgan_training.h"
 #include "tests/program.h"
 #include "tests/support.h"
@@ -27,44 +28,89 @@ std::string text(ConvDirection d, const ConvShape& s) {
                      s.kw, s.stride, s.pad, s.weights_transposed ? ", transposed" : "", third);
 }
 
-/// Every convolution of an iteration of FastGAN at the published widths, batch 8: planned on the CPU, not computed.
-std::vector<ConvCall> fastgan_iteration(int size, bool fold) {
+/// What `f` convolves: planned on the CPU, not computed.
+template <class F>
+std::vector<ConvCall> planned(F f) {
   Context context(Device::cpu, true);
   UseContext use(context);
   std::vector<ConvCall> calls;
   context.conv_calls = &calls;
   context.storage = DType::f16;  // in f32 a CPU has other ways than convolutions for some layers
   context.random = std::make_shared<Philox>(1);
-  fastgan::Config config;
-  config.size = size;
-  config.fold_upsample = fold;
-  fastgan::Model model(config);
-  model.iteration(Tensor(Shape{8, size, size, 3}, context.storage), {});
-  CHECK(calls.size() > 100);
+  f();
   return calls;
 }
 
-/// By what they are, with all three directions of each, of all models at all training sizes.
-const std::map<std::string, std::pair<ConvDirection, ConvShape>>& convolutions() {
-  static const auto all = [] {
-    std::map<std::string, std::pair<ConvDirection, ConvShape>> found;
-    for (int size : {32, 64, 128, 256, 512, 1024})
+/// Every convolution of an iteration of FastGAN at the published widths, batch 8.
+std::vector<ConvCall> fastgan_iteration(int size, bool fold) {
+  return planned([&] {
+    fastgan::Config config;
+    config.size = size;
+    config.fold_upsample = fold;
+    fastgan::Model model(config);
+    model.iteration(Tensor(Shape{8, size, size, 3}, context().storage), {});
+  });
+}
+
+/// Every convolution of an iteration of BigGAN as a preset has it, with 10 classes: its widths, and its batch in its parts.
+std::vector<ConvCall> biggan_iteration(const std::string& preset, bool deep, bool fold) {
+  return planned([&] {
+    biggan::RunOptions o = biggan::preset(preset);
+    o.network.deep = deep;
+    o.network.fold = fold;
+    o.network.classes = 10;
+    o.train.d_steps = 1;  // all alike
+    biggan::Model model(o.network);
+    const int64_t n = o.batch / o.train.parts, side = o.network.size;
+    o.train.parts = 1;
+    model.iteration([&](int, int) { return biggan::RealPart{Tensor(Shape{n, side, side, 3}, context().storage), Tensor(Shape{n}, DType::i32)}; },
+                    o.train);
+  });
+}
+
+/// A family of networks, at all its training sizes.
+struct Family {
+  std::string exceptions;  // a file in tests/devices
+  std::map<std::string, std::pair<ConvDirection, ConvShape>> convolutions;  // by what they are, with all three directions of each
+  std::vector<ConvCall> weighed[2];  // iterations whose operations the table weighs
+
+  void add(const std::vector<ConvCall>& iteration) {
+    CHECK(iteration.size() > 20);
+    for (const ConvCall& c : iteration)
+      for (ConvDirection d : kDirections) convolutions.emplace(text(d, c.shape), std::pair(d, c.shape));
+  }
+};
+
+Family fastgan_family() {
+  Family f;
+  f.exceptions = "exceptions.txt";
+  for (int size : {32, 64, 128, 256, 512, 1024})
+    for (bool fold : {true, false}) f.add(fastgan_iteration(size, fold));
+  f.weighed[0] = fastgan_iteration(256, true);
+  f.weighed[1] = fastgan_iteration(1024, true);
+  return f;
+}
+
+Family biggan_family() {
+  Family f;
+  f.exceptions = "exceptions_biggan.txt";
+  for (const char* preset : {"small", "cifar", "64", "128", "256"})
+    for (bool deep : {false, true})
       for (bool fold : {true, false})
-        for (const ConvCall& c : fastgan_iteration(size, fold))
-          for (ConvDirection d : kDirections) found.emplace(text(d, c.shape), std::pair(d, c.shape));
-    return found;
-  }();
-  return all;
+        if (!deep || preset != std::string("cifar")) f.add(biggan_iteration(preset, deep, fold));  // BigGAN-deep has no tables by class
+  f.weighed[0] = biggan_iteration("128", false, true);
+  f.weighed[1] = biggan_iteration("256", true, true);
+  return f;
 }
 
 /// What a card has for all convolutions in one type.
 struct Row {
   std::string card, type;
+  int64_t asked = 0;
   int planned = 0, tensor_core = 0, fallback = 0, nondeterministic = 0;
   int64_t workspace = 0;                  // bytes, the largest
   std::set<std::string> none, exceptions;  // no plan; the first plan is not one for tensor cores
 
-  int64_t asked() const { return int64_t(convolutions().size()); }
   /// Share of an iteration's operations that are not computed on tensor cores, in percent.
   double off_tensor_cores(const std::vector<ConvCall>& iteration) const {
     double all = 0, off = 0;
@@ -76,11 +122,12 @@ struct Row {
   }
 };
 
-Row plan_all(const std::string& name, const cudnn::DeviceModel& card, const cudnn::Request& request) {
+Row plan_all(const Family& family, const std::string& name, const cudnn::DeviceModel& card, const cudnn::Request& request) {
   Row row;
   row.card = name;
   row.type = name_of(request.type) + std::string(request.tf32 ? " as TF32" : "") + (request.deterministic ? ", deterministic" : "");
-  for (const auto& [what, convolution] : convolutions()) {
+  row.asked = int64_t(family.convolutions.size());
+  for (const auto& [what, convolution] : family.convolutions) {
     std::string why;
     const std::vector<cudnn::Answer> found = card.plans(convolution.first, convolution.second, request, 1, &why);
     if (found.empty()) {
@@ -97,12 +144,11 @@ Row plan_all(const std::string& name, const cudnn::DeviceModel& card, const cudn
   return row;
 }
 
-std::string table_line(const Row& r) {
-  static const std::vector<ConvCall> at_256 = fastgan_iteration(256, true), at_1024 = fastgan_iteration(1024, true);
+std::string table_line(const Family& family, const Row& r) {
   const bool any = r.planned > 0;
-  return fmt::format("| {} | {} | {} of {} | {} | {} | {} | {} | {} |", r.card, r.type, r.planned, r.asked(), r.tensor_core, r.nondeterministic,
-                     any ? fmt::format("{} MB", r.workspace >> 20) : "-", any ? fmt::format("{:.1f} %", r.off_tensor_cores(at_256)) : "-",
-                     any ? fmt::format("{:.1f} %", r.off_tensor_cores(at_1024)) : "-");
+  const auto off = [&](int i) { return any ? fmt::format("{:.1f} %", r.off_tensor_cores(family.weighed[i])) : "-"; };
+  return fmt::format("| {} | {} | {} of {} | {} | {} | {} | {} | {} |", r.card, r.type, r.planned, r.asked, r.tensor_core, r.nondeterministic,
+                     any ? fmt::format("{} MB", r.workspace >> 20) : "-", off(0), off(1));
 }
 
 std::set<std::string> lines_of(const std::string& file) {
@@ -112,35 +158,36 @@ std::set<std::string> lines_of(const std::string& file) {
   return lines;
 }
 
-}  // namespace
+/// A card and what is asked of it.
+struct Question {
+  std::string card, properties;  // its file
+  cudnn::Request request;
+};
 
-TEST_CASE("conv_support: every convolution has plans") {
-  if (!cudnn::compiled_in()) {
-    MESSAGE("skipped: this build has no cuDNN");
-    return;
-  }
+/// Plans all of a family for each card and type, and holds the answers to what must be so, to docs/gpu.md, and to the list of exceptions.
+void check_plans(const Family& family, const std::vector<Question>& questions) {
   // The lists are those of one cuDNN; another may choose other engines, and then only what must always hold is asked of it.
-  const std::set<std::string> document = lines_of(std::string(KILN_SOURCE_DIR) + "/docs/gpu.md"), expected = lines_of(kFolder + "exceptions.txt");
+  const std::set<std::string> document = lines_of(std::string(KILN_SOURCE_DIR) + "/docs/gpu.md"), expected = lines_of(kFolder + family.exceptions);
   const bool same_version = expected.contains("cuDNN " + cudnn::version());
   if (!same_version) MESSAGE("cuDNN " << cudnn::version() << " is not the one that the lists were made with: they are not compared");
   std::set<std::string> exceptions{"cuDNN " + cudnn::version()};
-
-  const auto check = [&](const std::string& name, const cudnn::DeviceModel& card, cudnn::Request request) {
-    const Row row = plan_all(name, card, request);
-    const std::string line = table_line(row);
+  for (const auto& [name, properties, request] : questions) {
+    const cudnn::DeviceModel card(file_text(kFolder + properties));
+    const Row row = plan_all(family, name, card, request);
+    const std::string line = table_line(family, row);
     fmt::print("{}\n", line);
     if (same_version) CHECK_MESSAGE(document.contains(line), "docs/gpu.md has another line than ", line);
     if (name == "sm_75" && request.type == DType::bf16) {  // why Turing trains in f16
       CHECK(row.planned == 0);
-      return;
+      continue;
     }
     for (const std::string& what : row.none) FAIL_CHECK(name << " " << row.type << ": no plan for " << what);
     if (request.deterministic) CHECK(row.nondeterministic == 0);
     if (request.type != DType::f32) {
-      CHECK(row.tensor_core > 9 * row.asked() / 10);
+      CHECK(row.tensor_core > 9 * row.asked / 10);
       for (const std::string& what : row.exceptions) {
         // The heuristics think that another engine is faster; --autotune may find that one for tensor cores is.
-        const auto& [direction, shape] = convolutions().at(what);
+        const auto& [direction, shape] = family.convolutions.at(what);
         bool timed = false;
         for (const cudnn::Answer& a : card.plans(direction, shape, request, cudnn::kTimedPlans)) timed |= a.tensor_core;
         exceptions.insert(fmt::format("{} {}: {}{}", name, row.type, what, timed ? "; among the timed" : ""));
@@ -148,27 +195,42 @@ TEST_CASE("conv_support: every convolution has plans") {
     } else if (!request.tf32) {
       CHECK(row.tensor_core == 0);
     }
-  };
-  const auto check_card = [&](const std::string& name, const std::string& properties, bool tf32) {
-    const cudnn::DeviceModel card(properties);
-    check(name, card, {.type = DType::f16});
-    check(name, card, {.type = DType::bf16});
-    check(name, card, {.type = DType::f32});
-    check(name, card, {.type = DType::f32, .deterministic = true});
-    if (tf32) check(name, card, {.type = DType::f32, .tf32 = true});
-  };
-  check_card("sm_75", file_text(kFolder + "sm75.json"), false);
-  check_card("sm_90", file_text(kFolder + "sm90.json"), true);
-
+  }
   for (const std::string& line : exceptions) {
-    if (!expected.contains(line)) MESSAGE("not in tests/devices/exceptions.txt: " << line);
+    if (!expected.contains(line)) MESSAGE("not in tests/devices/" << family.exceptions << ": " << line);
     if (same_version) CHECK(expected.contains(line));
   }
   for (const std::string& line : expected) {
     if (!same_version) break;
-    INFO("in tests/devices/exceptions.txt: " << line);
+    INFO("in tests/devices/", family.exceptions, ": ", line);
     CHECK(exceptions.contains(line));
   }
+}
+
+}  // namespace
+
+TEST_CASE("conv_support: every convolution of FastGAN has plans") {
+  if (!cudnn::compiled_in()) {
+    MESSAGE("skipped: this build has no cuDNN");
+    return;
+  }
+  std::vector<Question> questions;
+  for (const auto& [name, file] : {std::pair{"sm_75", "sm75.json"}, {"sm_90", "sm90.json"}}) {
+    questions.push_back({name, file, {.type = DType::f16}});
+    questions.push_back({name, file, {.type = DType::bf16}});
+    questions.push_back({name, file, {.type = DType::f32}});
+    questions.push_back({name, file, {.type = DType::f32, .deterministic = true}});
+  }
+  questions.push_back({"sm_90", "sm90.json", {.type = DType::f32, .tf32 = true}});
+  check_plans(fastgan_family(), questions);
+}
+
+TEST_CASE("conv_support: every convolution of BigGAN has plans for tensor cores in 16 bits") {
+  if (!cudnn::compiled_in()) {
+    MESSAGE("skipped: this build has no cuDNN");
+    return;
+  }
+  check_plans(biggan_family(), {{"sm_75", "sm75.json", {.type = DType::f16}}, {"sm_90", "sm90.json", {.type = DType::bf16}}});
 }
 
 TEST_CASE("conv_support: what is planned is what was asked for") {
