@@ -6,6 +6,7 @@
 #include "engine/upsample_conv.h"
 #include "engine/winograd.h"
 #include "kernels/fold.h"
+#include "kernels/narrow.h"
 #include "kernels/pointwise.h"
 
 namespace kiln {
@@ -103,6 +104,44 @@ Var conv_by_winograd(const WinogradShape& s, const Var& x, const Var& weight) {
   return y;
 }
 
+/// A 3x3 convolution to few channels (kernels/narrow.h): forward and the weight's gradient, where oneDNN is weak.
+Var conv_to_few(const ConvShape& s, const Var& x, const Var& weight) {
+  const NarrowShape narrow{s.n, int(s.h), int(s.w), int(s.oc), int(s.c)};
+  const bool record = recording({&x, &weight});
+  Var y(Tensor(Shape{s.n, s.oh, s.ow, s.oc}), record);
+  note_layer(weight.value, y.shape());
+  KILN_RUN(Work::convolution, narrow_forward(stream, DType::f32, narrow, x.value.data(), weight.value.data(), y.value.data()));
+  if (record)
+    context().tape->push([=, xs = x.shape(), ws = weight.shape(), xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(),
+                          xn = x.node, wn = weight.node, yn = y.node] {
+      const Tensor dy = yn->take();
+      if (!dy) return;
+      if (wn) {
+        const Tensor dw = wn->target(ws, DType::f32), scratch(Shape{narrow_scratch_floats(narrow)});
+        KILN_RUN(Work::convolution, narrow_weights(stream, DType::f32, narrow, xv.data(), dy.data(), dw.f32(), scratch.f32()));
+        wn->add(dw);
+      }
+      if (xn) {
+        const Tensor dx = xn->target(xs, DType::f32);
+        conv_backward_data(s, dy, wv, dx);
+        xn->add(dx);
+      }
+    });
+  return y;
+}
+
+/// The input's gradient of a 3x3 convolution from few channels: a convolution to them.
+void data_of_few(const ConvShape& s, const Tensor& dy, const Tensor& weight, const Tensor& dx) {
+  const Tensor turned(Shape{s.c, 3, 3, s.oc});
+  KILN_RUN(Work::convolution, narrow_turn(stream, DType::f32, int(s.c), int(s.oc), weight.data(), turned.data()));
+  KILN_RUN(Work::convolution, narrow_forward(stream, DType::f32, NarrowShape{s.n, int(s.h), int(s.w), int(s.c), int(s.oc)}, dy.data(),
+                                             turned.data(), dx.data()));
+}
+
+/// Where kernels/narrow.h beats oneDNN: by 2 to 4 times for 16 to 64 wide channels (docs/kernels.md). Towards many channels, and from
+/// or to 12, oneDNN is as fast or faster.
+bool narrow_wins(int64_t few, int64_t wide) { return few <= kMostFew && wide >= 16 && wide % 16 == 0; }
+
 }  // namespace
 
 Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
@@ -112,9 +151,12 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   KILN_ASSERT(xs.rank() == 4 && ws[3] == xs[3]);
   const ConvShape s{xs[0], xs[1], xs[2], xs[3], (xs[1] + 2 * pad - ws[1]) / stride + 1, (xs[2] + 2 * pad - ws[2]) / stride + 1,
                     ws[0], int(ws[1]), int(ws[2]), stride, pad, false};
+  bool from_few = false;
   if (ws[1] == 3 && ws[2] == 3 && stride == 1 && pad == 1 && own_products(x)) {
     const WinogradShape winograd{s.n, s.h, s.w, s.c, s.oc};
     if (winograd.wins()) return conv_by_winograd(winograd, x, weight);
+    if (narrow_wins(s.oc, s.c)) return conv_to_few(s, x, weight);
+    from_few = narrow_wins(s.c, s.oc);
   }
   const bool record = recording({&x, &weight});
   Var y(Tensor(Shape{s.n, s.oh, s.ow, s.oc}, x.value.dtype()), record);
@@ -122,7 +164,7 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
   conv_forward(s, x.value, weight.value, y.value);
   // Kept: the input for the weight's gradient, the weight for the input's; neither where nobody asks.
   if (record)
-    context().tape->push([s, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs, as_given, xn = x.node,
+    context().tape->push([s, from_few, xv = weight.node ? x.value : Tensor(), wv = x.node ? weight.value : Tensor(), xs, as_given, xn = x.node,
                           wn = weight.node, yn = y.node] {
       const Tensor dy = yn->take();
       if (!dy) return;
@@ -133,7 +175,10 @@ Var conv2d(const Var& x, const Var& weight, int stride, int pad) {
       }
       if (xn) {
         const Tensor dx = xn->target(xs, dy.dtype());
-        conv_backward_data(s, dy, wv, dx);
+        if (from_few)
+          data_of_few(s, dy, wv, dx);
+        else
+          conv_backward_data(s, dy, wv, dx);
         xn->add(dx);
       }
     });

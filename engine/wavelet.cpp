@@ -277,6 +277,21 @@ Var from_low_band(const Var& x, Wavelet w, int levels) {
   return y;
 }
 
+Var haar_rows(const Var& x, int64_t tile) {
+  const int64_t rows = x.shape()[0];
+  KILN_ASSERT(rows % (4 * tile) == 0);
+  return linear_op(x, Map::inverse, [=](const Tensor& t, Map m) {
+    const int64_t numbers = tile * (t.count() / rows), block = 4 * numbers;
+    const WaveletShape s{rows / (4 * tile), 1, int(numbers)};
+    const Tensor y(t.shape(), t.dtype());
+    const Tensor &bands = to_bands(m) ? y : t, &pixels = to_bands(m) ? t : y;
+    // One picture of a block a tile. A dense picture has pixel (a, b) at 2a + b: its axes are exchanged, and with them the high bands.
+    const WaveletStrides strides{block, 0, 0, 0};
+    run(Wavelet::haar, m, s, pixels.reshape(Shape{s.n, 2, 2, numbers}), {bands.data(), bands.data(), strides, strides, {2 * numbers, numbers, 3 * numbers}});
+    return y;
+  });
+}
+
 std::pair<double, double> low_band_range(Wavelet w, int levels, double low, double high) {
   // A low number of several levels is a weighted sum of pixels, the same along both axes away from the borders. The extremes put the
   // one or the other end of the interval wherever the product of two weights is positive.

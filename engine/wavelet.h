@@ -64,6 +64,10 @@ Var low_band(const Var& x, Wavelet w, int levels);
 /// The inverse pyramid of a low band, all other bands zero: [n, h, w, c] -> [n, 2^L h, 2^L w, c].
 Var from_low_band(const Var& x, Wavelet w, int levels);
 
+/// The inverse Haar transform of rows, for weights (engine/wavelet_conv.h): x [4 g tile, ...], of which rows 4 k tile .. 4 (k + 1) tile - 1
+/// are the four bands of tile k, to the same shape, rows (4 k + a + 2 b) tile .. being pixel (a, b) of its block.
+Var haar_rows(const Var& x, int64_t tile);
+
 /// What the low band's numbers can be, lowest and highest, for pictures on [low, high]: [-3.28, 7.28] for two levels of bior2.2 on [0, 1].
 std::pair<double, double> low_band_range(Wavelet w, int levels, double low, double high);
 

@@ -15,6 +15,7 @@
 #include "kernels/gru.h"
 #include "kernels/inference.h"
 #include "kernels/loss.h"
+#include "kernels/narrow.h"
 #include "kernels/norm.h"
 #include "kernels/perceptual.h"
 #include "kernels/pointwise.h"
@@ -45,6 +46,11 @@ int64_t pixels(const AugmentShape& s) { return s.n * s.h * s.w * 3; }
 int64_t pixels(const WaveletShape& s, const WaveletAxis& rows, const WaveletAxis& columns) {
   return 4 * s.n * rows.pairs * columns.pairs * s.tiles * s.channels;
 }
+void note_products(const char* name, int launches, DType t, Bytes bytes, double flops) {
+  if (noting) noting->push_back({name, launches, element_size(t), bytes, bytes, flops});
+}
+int64_t pixels(const NarrowShape& s) { return s.n * s.h * s.w; }
+double flops(const NarrowShape& s) { return 18.0 * double(pixels(s)) * s.few * s.wide; }
 int64_t in(const ResizeShape& s) { return s.n * s.h * s.w * s.c; }
 int64_t out(const ResizeShape& s) { return s.n * s.out_h * s.out_w * s.c; }
 int64_t in(const PoolShape& s) { return s.n * s.h * s.w * s.c; }
@@ -288,6 +294,18 @@ void difference_backward(Stream, DType t, int64_t n, int64_t per_picture, int, c
 }
 void scale_by(Stream, DType t, int64_t n, const float*, const float*, void*) { note("scale_by", 1, t, {n, kFloat * n}); }
 void broadcast(Stream, DType t, int64_t n, float, const float*, void*) { note("broadcast", 1, t, {n}); }
+
+// ---- narrow ----------------------------------------------------------------------------------------------------------
+void narrow_forward(Stream, DType t, const NarrowShape& s, const void*, const void*, void*) {
+  note_products("narrow_forward", 1, t, {pixels(s) * (s.few + s.wide) + int64_t(9) * s.few * s.wide}, flops(s));
+}
+void narrow_weights(Stream, DType t, const NarrowShape& s, const void*, const void*, float*, float*) {
+  // As on a GPU, where each of the few channels is a pass over x. A CPU takes three at once.
+  if (noting)
+    noting->push_back({"narrow_weights", 2 * s.few, element_size(t), {pixels(s) * s.few * (1 + s.wide), kFloat * 9 * s.few * s.wide},
+                       {pixels(s) * (s.few + s.wide), kFloat * 9 * s.few * s.wide}, flops(s)});
+}
+void narrow_turn(Stream, DType t, int few, int wide, const void*, void*) { note("narrow_turn", 1, t, {int64_t(18) * few * wide}); }
 
 // ---- norm ------------------------------------------------------------------------------------------------------------
 void norm_prepare(Stream, DType t, int64_t rows, int c, const void*, const NormFusion& fusion, const NormChannels&, float, float,
