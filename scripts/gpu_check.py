@@ -8,7 +8,7 @@ For a bare machine with no network that has CUDA and PyTorch: --deps names a fol
 are unpacked into the build folder, with no root. Parts, each within ten minutes (build comes first wherever it is not done yet):
 
     build         configure and compile everything
-    tests         every test; the kernels' and the networks' on the GPU, too
+    tests         every test of ctest, a step each; the kernels' and the networks' on the GPU, too. tests-NAME: that one alone
     sanitizer     compute-sanitizer (memcheck, racecheck) over the kernels' tests
     kernels       bench_kernels at 256 and 1024
     fastgan-256   a training iteration's time, throughput and peak memory: kiln in f32, with TF32, and in 16 bits; PyTorch eager as
@@ -26,6 +26,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import struct
@@ -141,6 +142,8 @@ def read_iteration(beside, peak):
 
 
 class Check:
+    TEST_LIMIT = 540  # seconds, of one of ctest's tests
+
     def __init__(self, arguments):
         self.a = arguments
         self.report = Report(arguments.out.resolve())
@@ -243,8 +246,29 @@ class Check:
         self.report.add(part, what, "skipped", f"no GPU: {self.no_gpu}")
         return False
 
-    def tests(self):
-        self.step("tests", "ctest", ["ctest", "--test-dir", BUILD, "--output-on-failure", "--timeout", "500"], 560)
+    def tests(self, only=""):
+        """One ctest test a step, so that one that fails or takes too long loses no other."""
+        wrong, output, seconds = finish(["ctest", "--test-dir", BUILD, "--show-only=json-v1"], 60, self.env, self.report.log)
+        names = []
+        try:
+            names = [t["name"] for t in json.loads(output[output.index("{"):])["tests"]]
+        except (ValueError, KeyError) as e:
+            wrong = wrong or f"its list of tests was not understood: {e!r}"
+        if only and not wrong and only not in names:
+            wrong = f"no test {only}; there are {', '.join(names)}"
+        if wrong or not names:
+            self.report.add("tests", "ctest", "failed", wrong or "there are no tests", seconds)
+        for name in [n for n in names if not wrong and only in ("", n)]:
+            wrong_here, output, seconds = finish(["ctest", "--test-dir", BUILD, "-R", f"^{re.escape(name)}$", "-V"], self.TEST_LIMIT, self.env,
+                                                 self.report.log)
+            if not wrong_here and "***Skipped" in output:
+                why = re.search(r"skipped: (.*)", output)
+                self.report.add("tests", name, "skipped", why.group(1).strip() if why else "by itself", seconds)
+                continue
+            if wrong_here.startswith("exit code"):  # what failed, not ctest's last line
+                said = re.findall(r"^.*(?:ERROR:|FATAL ERROR|\*\*\*).*$", output, re.MULTILINE)
+                wrong_here = f"{wrong_here.split(':')[0]}: {said[0].strip()[:300]}" if said else wrong_here
+            self.report.add("tests", name, "failed" if wrong_here else "ok", wrong_here, seconds)
         self.needs_gpu("tests", "the kernels' tests and the test gpu, on a GPU")
 
     def sanitizer(self):
@@ -350,8 +374,8 @@ class Check:
                 self.report.add(part, "all", "skipped", "there is no build")
                 continue
             try:
-                name, _, size = part.partition("-")
-                getattr(self, name)(int(size)) if size else getattr(self, name)()
+                name, _, of = part.partition("-")
+                getattr(self, name)(*([int(of) if of.isdigit() else of] if of else []))
             except Exception as e:  # a mistake in one part must not lose the others
                 self.report.add(part, "all", "failed", repr(e))
         self.report.write()
@@ -392,11 +416,17 @@ def merge(out, files):
     print(f"report: {out / 'report.md'}")
 
 
+def part(name):
+    if name not in PARTS and not re.fullmatch(r"tests-.+", name):
+        raise argparse.ArgumentTypeError(f"invalid choice: {name}; use {', '.join(PARTS)}, or tests-NAME")
+    return name
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--deps", type=pathlib.Path)
-    parser.add_argument("--part", action="append", choices=PARTS)
+    parser.add_argument("--part", action="append", type=part)
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--merge", nargs="+", metavar="REPORT")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

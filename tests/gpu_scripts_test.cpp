@@ -96,6 +96,50 @@ TEST_CASE("gpu scripts: gpu_check says what it could not do, keeps every step, a
   CHECK(code == 2);
 }
 
+TEST_CASE("gpu scripts: gpu_check runs ctest's tests one by one: one that fails, hangs or is skipped loses no other") {
+  if (!have_python()) {
+    MESSAGE("no python3: not checked");
+    return;
+  }
+  const TempFolder t;
+  fs::create_directories(t.path() / "bin");
+  std::ofstream(t / "bin/ctest") << "#!/bin/sh\n"
+                                    "case \"$*\" in\n"
+                                    "*--show-only*) echo '{\"tests\": [{\"name\": \"good\"}, {\"name\": \"bad\"}, {\"name\": \"slow\"}, {\"name\": \"gpu\"}, {\"name\": \"last\"}]}' ;;\n"
+                                    "*^bad*) echo 'a.cpp:7: ERROR: CHECK( 1 == 2 ) is NOT correct!'; echo '0% tests passed'; exit 8 ;;\n"
+                                    "*^slow*) sleep 20 ;;\n"
+                                    "*^gpu*) echo 'skipped: no GPU here'; echo '1/1 Test #9: gpu ..***Skipped'; ;;\n"
+                                    "*) echo '100% tests passed' ;;\n"
+                                    "esac\n";
+  fs::permissions(t.path() / "bin/ctest", fs::perms::owner_all);
+  const auto run = [&](const std::string& call, const std::string& out) {
+    int code = 0;
+    const std::string said = script("PATH=" + (t / "bin") + ":$PATH python3 -c \"import os, pathlib, sys; sys.path.insert(0, 'scripts'); import gpu_check; "
+                                    "c = gpu_check.Check.__new__(gpu_check.Check); c.env = dict(os.environ); c.gpu, c.no_gpu, c.TEST_LIMIT = '', 'none', 1; "
+                                    "c.report = gpu_check.Report(pathlib.Path('" + (t / out) + "')); " + call + "\"", t, &code);
+    CAPTURE(said);
+    REQUIRE(code == 0);
+    std::map<std::string, std::pair<std::string, std::string>> steps;
+    for (const auto& s : nlohmann::json::parse(file_text(t / (out + "/report.json")))["steps"]) steps[s["name"]] = {s["state"], s["words"]};
+    return steps;
+  };
+  auto all = run("c.tests()", "all");
+  CHECK(all.size() == 6);
+  CHECK(all["good"].first == "ok");
+  CHECK(all["last"].first == "ok");
+  CHECK(all["bad"].first == "failed");
+  CHECK(all["bad"].second == "exit code 8: a.cpp:7: ERROR: CHECK( 1 == 2 ) is NOT correct!");
+  CHECK(all["slow"].first == "failed");
+  CHECK(all["slow"].second.starts_with("not done after 1 s"));
+  CHECK(all["gpu"].first == "skipped");
+  CHECK(all["gpu"].second == "no GPU here");
+  auto one = run("c.tests('last')", "one");
+  CHECK(one.size() == 2);
+  CHECK(one["last"].first == "ok");
+  auto none = run("c.tests('mistyped')", "none");
+  CHECK(none["ctest"].second == "no test mistyped; there are good, bad, slow, gpu, last");
+}
+
 TEST_CASE("gpu scripts: a report's targets are judged by what it measured") {
   if (!have_python()) {
     MESSAGE("no python3: not checked");
