@@ -3,8 +3,8 @@
 #include <cmath>
 #include <memory>
 
+#include "bench/case_tools.h"
 #include "bench/composition.h"
-#include "bench/kernel_bench.h"
 #include "kernels/activation.h"
 #include "kernels/gate.h"
 #include "kernels/loss.h"
@@ -15,22 +15,7 @@
 namespace kiln::bench {
 namespace {
 
-using Numbers = std::shared_ptr<std::vector<float>>;
-Numbers on_host(const Tensor& x) { return std::make_shared<std::vector<float>>(x.to_vector()); }
-double at(const Numbers& x, int64_t i) { return double((*x)[size_t(i)]); }
 double logistic(double x) { return 1 / (1 + std::exp(-x)); }
-
-/// The check of a kernel with one result: poison, run, compare some elements.
-template <class Want>
-std::function<double()> check(const Tensor& y, const std::function<void()>& run, Want make_want) {
-  return [=] {
-    poison(y);
-    run();
-    Comparison c(y.dtype());
-    c.add(y, std::function<double(int64_t)>(make_want()));
-    return c.error();
-  };
-}
 
 Prepared activation(DType t, const Shape& s, Activation act, bool backward) {
   const Tensor x = normals("x", s, t), dy = backward ? normals("dy", s, t) : Tensor(), y = poisoned(s, t);

@@ -38,6 +38,9 @@ std::vector<Case> all_cases(const Scale& s, DType t) {
   add_norm_cases(cases, s, t);
   add_pointwise_cases(cases, s, t);
   add_training_cases(cases, s, t);
+  add_wavelet_cases(cases, s, t);
+  add_biggan_cases(cases, s, t);
+  add_feature_cases(cases, s, t);
   return cases;
 }
 

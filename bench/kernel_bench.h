@@ -38,6 +38,9 @@ void add_convolution_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_norm_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_pointwise_cases(std::vector<Case>& cases, const Scale& s, DType t);
 void add_training_cases(std::vector<Case>& cases, const Scale& s, DType t);
+void add_wavelet_cases(std::vector<Case>& cases, const Scale& s, DType t);
+void add_biggan_cases(std::vector<Case>& cases, const Scale& s, DType t);
+void add_feature_cases(std::vector<Case>& cases, const Scale& s, DType t);
 
 // ---- operands and checks ---------------------------------------------------------------------------------------------
 
