@@ -244,7 +244,8 @@ DatasetSurvey survey_pictures(const DatasetOptions& options) {
     }
   // The largest ones at once, as far as the decoder lets them.
   std::sort(needs.rbegin(), needs.rend());
-  DatasetSurvey s{scan.candidates.size(), 0};
+  DatasetSurvey s{scan.candidates.size(), 0, {}};
+  for (const Candidate& c : scan.candidates) s.names.push_back(c.path);
   uint64_t pixels = 0;
   for (size_t i = 0, most = decoding_threads(options); i < std::min(needs.size(), most); i++) {
     pixels += needs[i].second;

@@ -50,6 +50,7 @@ class PixelStore;
 struct DatasetSurvey {
   size_t pictures = 0;          ///< files that are pictures by their names: the most that it can have
   uint64_t decoding_bytes = 0;  ///< about the most that decoding takes at one time, beside the result; a cached set takes none
+  std::vector<std::string> names;  ///< relative paths of the pictures
 };
 /// Reads the beginning of every picture in the folder. Throws Error where there is no such folder.
 DatasetSurvey survey_pictures(const DatasetOptions& options);

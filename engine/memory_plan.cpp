@@ -14,7 +14,7 @@ namespace kiln {
 constexpr size_t kHeap = 6 << 20, kThread = 1 << 20;
 
 MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const DatasetSurvey& pictures, int side, uint64_t max_picture_bytes, int threads,
-                       size_t at_start) {
+                       size_t at_start, const MemoryExtras& extras) {
   const int64_t count = int64_t(pictures.pictures);
   const Arena::Stats s = planned.arena->stats();
   const uint64_t picture = uint64_t(side) * uint64_t(side) * 3;
@@ -25,13 +25,22 @@ MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const Dataset
   const uint64_t set = uint64_t(count) * picture;
   m.pictures = set <= max_picture_bytes ? set : uint64_t(PictureSource::kBatchesAhead + 2) * uint64_t(run.batch) * picture;
   if (pictures.decoding_bytes > 0) m.decoding = at_start + m.pictures + pictures.decoding_bytes;
-  const SwdReference::Memory d = run.metric_every > 0 ? SwdReference::plan(count, side, side, threads) : SwdReference::Memory{};
-  m.distance = size_t(d.held);
+  int64_t held = 0, building = 0, comparing = 0;  // of all references: together, and the most while one is built or compared
+  const auto add_reference = [&](int64_t of) {
+    const SwdReference::Memory d = SwdReference::plan(of, side, side, threads);
+    building = std::max(building, held + d.building);
+    comparing = std::max(comparing, d.comparing - d.held);
+    held += d.held;
+  };
+  if (run.metric_every > 0) add_reference(count);
+  for (int64_t of : extras.distances) add_reference(of);
+  m.distance = size_t(held);
   // The samples, the sheet that they are laid on, and the sheet's PNG, which for noise is no smaller.
-  const size_t sheets = size_t(run.grid) * size_t(run.grid) * picture * 3 + size_t(run.batch) * picture * 4;
-  // The reference is built before the tensors are there.
-  const size_t building = size_t(d.building - d.held) > m.arena ? size_t(d.building - d.held) - m.arena : 0;
-  m.passing = std::max({sheets, size_t(d.comparing - d.held), building});
+  const size_t sheet = std::max(size_t(run.grid) * size_t(run.grid), size_t(extras.sheet_pictures));
+  const size_t sheets = sheet * picture * 3 + size_t(run.batch) * picture * 4;
+  // The references are built before the tensors are there.
+  const int64_t before = building - held - int64_t(m.arena);
+  m.passing = std::max({sheets, size_t(comparing), size_t(std::max<int64_t>(before, 0))});
   return m;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "engine/context.h"
 #include "engine/training_run.h"
@@ -26,10 +27,16 @@ struct MemoryPlan {
   std::string text() const;
 };
 
+/// What a model's run has beside what every run has.
+struct MemoryExtras {
+  std::vector<int64_t> distances;  // further references of the sliced Wasserstein distance: the pictures of each
+  int64_t sheet_pictures = 0;      // on the largest of its sheets
+};
+
 /// `planned`: a planning context in which everything that allocates has been run. pictures: the set, of side pixels a
 /// picture; none if it is not known. at_start: what the process took before anything was planned. Called in the program that will
 /// train, or one like it.
 MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const DatasetSurvey& pictures, int side, uint64_t max_picture_bytes, int threads,
-                       size_t at_start);
+                       size_t at_start, const MemoryExtras& extras = {});
 
 }  // namespace kiln

@@ -1,4 +1,5 @@
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "engine/matrix.h"
 #include "engine/ops_conditional.h"
 #include "kernels/attention.h"
@@ -123,6 +124,7 @@ Var gamma_sum(const Var& x, const Var& o, Param& gamma) {
   const bool frozen = context().weights_frozen, record = context().tape && (x.node || o.node || !frozen);
   const DType t = x.value.dtype();
   Var y(Tensor(x.shape(), t), record);
+  note_layer(gamma.value, y.shape());
   KILN_RUN(Work::pointwise, gamma_forward(stream, t, n, x.value.data(), o.value.data(), gamma.value.f32(), y.value.data()));
   if (record)
     context().tape->push([=, ov = frozen ? Tensor() : o.value, value = gamma.value, xn = x.node, on = o.node, yn = y.node,
@@ -170,6 +172,8 @@ Var projection_logits(const Var& h, const Var& weight, Param& bias, const Var& e
   const void* ev = embed ? embed.value.data() : nullptr;
   const int32_t* lv = embed ? labels.as<int32_t>() : nullptr;
   Var y(Tensor(Shape{n}), record);
+  note_layer(weight.value, y.shape());
+  if (embed) note_layer(embed.value, y.shape());
   {
     const Tensor scratch(Shape{projection_scratch_floats(n)});
     KILN_RUN(Work::reduction, projection_forward(stream, t, n, c, h.value.data(), weight.value.data(), bias.value.f32(), ev, lv, y.value.f32(),

@@ -2,6 +2,7 @@
 
 #include "engine/convolution.h"
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "engine/ranks.h"
 #include "engine/upsample_conv.h"
 #include "kernels/bias.h"
@@ -145,6 +146,7 @@ Var pool_in_products(const Var& x, const Var& weight) {
     KILN_RUN(Work::convolution, upsample_products(stream, ic, oc, adjoint.f32(), u.f32()));
   }
   Var y(Tensor(Shape{xs[0], s.h, s.w, oc}), record);
+  note_layer(weight.value, y.shape());
   upsample_conv_backward(s, x.value, u, Tensor(), y.value, Tensor());
   if (record)
     context().tape->push([=, xv = weight.node ? x.value : Tensor(), u = x.node ? u : Tensor(), xn = x.node, wn = weight.node, yn = y.node] {
@@ -175,6 +177,7 @@ Var conv3x3_pool(const Var& x, const Var& weight) {
   const bool record = recording({&weight});
   const DType t = weight.value.dtype();
   Var folded(Tensor(Shape{ws[0], 4, 4, ws[3]}, t), record);
+  note_derived(folded.value, weight.value);
   KILN_RUN(Work::pointwise, pool_fold(stream, t, int(ws[0]), int(ws[3]), weight.value.data(), folded.value.data()));
   if (record)
     context().tape->push([ws, wn = weight.node, fn = folded.node] {

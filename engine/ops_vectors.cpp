@@ -1,4 +1,5 @@
 #include "engine/error.h"
+#include "engine/layer_table.h"
 #include "engine/matrix.h"
 #include "engine/ops_conditional.h"
 #include "kernels/bias.h"
@@ -47,6 +48,7 @@ Var linear(const Var& x, const Var& weight) {
   const DType t = weight.value.dtype();
   const Tensor xv = stored(x.value, t);
   Var y(Tensor(Shape{n, m}), record);
+  note_layer(weight.value, y.shape());
   matrix_product(false, true, n, m, k, xv, weight.value, y.value);
   if (record)
     context().tape->push([=, ws = weight.shape(), xv = weight.node ? xv : Tensor(), wv = x.node ? weight.value : Tensor(), xn = x.node,
@@ -113,6 +115,7 @@ Var embedding(const Var& table, const Tensor& labels) {
   KILN_ASSERT(labels.dtype() == DType::i32 && table.value.dtype() == DType::f32);
   const bool record = recording({&table});
   Var y(Tensor(Shape{n, c}), record);
+  note_layer(table.value, y.shape());
   KILN_RUN(Work::data, embedding_forward(stream, n, int(c), table.value.f32(), labels.as<int32_t>(), y.value.f32()));
   if (record)
     context().tape->push([=, ts = table.shape(), tn = table.node, yn = y.node] {

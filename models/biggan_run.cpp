@@ -15,8 +15,6 @@ namespace {
 
 /// The random numbers of sample grids and of distances: always those of step 0 of a seed of their own.
 constexpr uint64_t kSampleSeed = 0x5A4D504C45ull;
-constexpr int kSheetClasses = 20, kSheetColumns = 10;  // of the sheet with a row a class
-constexpr int64_t kFewestForMetric = 16;               // pictures of a class whose distance is measured
 
 Tensor to_labels(const std::vector<int32_t>& v) {
   const Tensor t(Shape{int64_t(v.size())}, DType::i32);
@@ -341,15 +339,6 @@ void BigganTrainee::load(const SafetensorsFile& file) {
   if (theirs.precision == o_.precision) load_loss_scale(file, model_.memory);
 }
 
-RunPlan plan_of(const RunOptions& o) {
-  RunPlan p = kiln::plan_of(o);
-  p.batch = o.batch * o.train.d_steps;
-  p.config = to_json(o, false);
-  p.config_file = to_json(o, true);
-  p.program = program_of(o);
-  return p;
-}
-
 /// The band's normalisation, if it is not known: that of the checkpoint to start from, or measured. Every rank finds the same.
 void settle_band(RunOptions& o, const Dataset& data, ProgressLine& line) {
   if (o.measure_band && !o.resume_file.empty()) {
@@ -365,6 +354,15 @@ void settle_band(RunOptions& o, const Dataset& data, ProgressLine& line) {
 }
 
 }  // namespace
+
+RunPlan plan_of(const RunOptions& o) {
+  RunPlan p = kiln::plan_of(o);
+  p.batch = o.batch * o.train.d_steps;
+  p.config = to_json(o, false);
+  p.config_file = to_json(o, true);
+  p.program = program_of(o);
+  return p;
+}
 
 RunResult train(const RunOptions& options) {
   check(options);
@@ -398,40 +396,6 @@ RunResult train(const RunOptions& options) {
                                double(trainee.model().d_params.parameter_count()) / 1e6, o.batch, o.train.d_steps, name_of(o.precision),
                                machine_text(o), o.out.string()));
   return run.train(trainee);
-}
-
-void dry_run(const RunOptions& options) {
-  RunOptions o = options;
-  // Without the pictures the number of classes is that of the checkpoint or 10: their rows are a small part.
-  o.network.classes = o.unconditional ? 0 : o.class_names.empty() ? 10 : int(o.class_names.size());
-  check(o);
-  Context context(o.device, true, tensor_limit(o));
-  UseContext use(context);
-  configure(context, o);
-  context.random = std::make_shared<Philox>(o.seed);
-  Model model(o.network);
-  const auto table = [](const char* title, const ParameterSet& set) {
-    fmt::print("{}\n", title);
-    for (const auto& e : set.entries())
-      if (e.kind == ParameterSet::Entry::parameter) fmt::print("  {:32} {:>18} {:>12}\n", e.name, e.shape.text(), e.count());
-    fmt::print("  {:32} {:>18} {:>12}\n", "total", "", set.parameter_count());
-  };
-  table("G", model.g_params);
-  table("D", model.d_params);
-  const int ranks = o.rank_count();
-  const int64_t n = o.batch / (int64_t(o.train.parts) * ranks);  // each rank's pictures at a time
-  const int side = o.band ? o.band->picture_size : o.network.size;
-  for (int i = 0; i < 2; i++)
-    model.iteration(
-        [&](int, int) {
-          const Tensor pictures(Shape{n, side, side, 3}, context.storage);
-          return RealPart{o.band ? nsbgan::band_of(Var(pictures), *o.band).value : pictures, Tensor(Shape{n}, DType::i32)};
-        },
-        o.train);
-  if (o.ranks) fmt::print("{}; the memory below is each rank's\n", o.ranks->traffic().text(ranks, 2));
-  const Arena::Stats s = context.arena->stats();
-  fmt::print("memory: {} MB of tensors at the peak of a step with batch {} in {} parts and {} classes ({} MB reserved), and the pictures: {:.3f} MB each\n",
-             s.peak >> 20, o.batch, o.train.parts, o.network.classes, s.reserved >> 20, double(side) * side * 3 / 1048576.0);
 }
 
 }  // namespace kiln::biggan

@@ -54,10 +54,17 @@ RunOptions from_json(const std::string& text, const std::string& source, bool of
 /// Throws kiln::Error naming the flag and the remedy if a value is out of range.
 void check(const RunOptions& o);
 
+constexpr int kSheetClasses = 20, kSheetColumns = 10;  // at most, of the sheet with a row a class
+constexpr int64_t kFewestForMetric = 16;               // pictures of a class whose distance is measured
+
+/// What a run does when.
+RunPlan plan_of(const RunOptions& o);
+
 /// Trains. Needs no current context: it makes its own. Throws kiln::Error.
 RunResult train(const RunOptions& o);
 
-/// Prints the table of parameters and the memory of a step, without allocating or computing anything of it.
+/// Prints the table of layers with their output shapes and parameters, and the memory that the run will need, without
+/// allocating or computing anything of it. Where no folder is named there are as many classes as in the options, or 10. Throws kiln::Error.
 void dry_run(const RunOptions& o);
 
 /// Which class of a checkpoint becomes which of now.

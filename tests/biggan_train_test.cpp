@@ -254,6 +254,6 @@ TEST_CASE("biggan_train: --dry-run counts parameters and memory of every preset,
     CAPTURE(f.err);
     CHECK(f.code == 0);
     CHECK(contains(f.out, count));
-    CHECK(contains(f.out, "MB of tensors at the peak"));
+    CHECK(contains(f.out, "in all at the peak"));
   }
 }

@@ -2,7 +2,6 @@
 #include <sys/resource.h>
 
 #include <cmath>
-#include <sstream>
 
 #include "engine/convolution.h"
 #include "engine/layer_table.h"
@@ -14,28 +13,6 @@
 using namespace kiln;
 using namespace kiln::test;
 namespace fs = std::filesystem;
-
-namespace {
-
-/// A size after a word of the plan, in MB of 2^20: "tensors   420 MiB  (399 MiB live)".
-double planned(const std::string& text, const std::string& after) {
-  const size_t at = text.find(after, text.find("memory:"));
-  REQUIRE(at != std::string::npos);
-  std::istringstream s(text.substr(at + after.size()));
-  double value = 0;
-  std::string unit;
-  s >> value >> unit;
-  return unit == "GiB" ? value * 1024 : unit == "MiB" ? value : unit == "KiB" ? value / 1024 : value / 1048576;
-}
-
-double reported(const Finished& f, const std::string& before) {
-  const size_t end = f.out.rfind(before);
-  REQUIRE(end != std::string::npos);
-  const size_t begin = f.out.rfind(' ', end - 1);
-  return std::stod(f.out.substr(begin + 1, end - begin - 1));
-}
-
-}  // namespace
 
 TEST_CASE("fastgan_train: --dry-run tells the memory that the run then takes, within a tenth") {
   const TempFolder t;
@@ -60,8 +37,8 @@ TEST_CASE("fastgan_train: --dry-run tells the memory that the run then takes, wi
     REQUIRE(run.code == 0);
     REQUIRE(plan.code == 0);
     CHECK(plan.out.find("40 files") != std::string::npos);
-    const double tensors = reported(run, " MB of tensors"), all = reported(run, " MB in all");
-    const double planned_all = planned(plan.out, "memory:"), planned_tensors = planned(plan.out, "(");
+    const double tensors = reported_megabytes(run, " MB of tensors"), all = reported_megabytes(run, " MB in all");
+    const double planned_all = planned_megabytes(plan.out, "memory:"), planned_tensors = planned_megabytes(plan.out, "(");
     MESSAGE("tensors " << tensors << " MB, planned " << planned_tensors << "; in all " << all << " MB, planned " << planned_all);
     CHECK(std::abs(planned_tensors - tensors) < 0.02 * tensors + 1.1);  // both are rounded to a megabyte
     CHECK(std::abs(planned_all - all) < 0.1 * all);
@@ -79,8 +56,8 @@ TEST_CASE("fastgan_train: --dry-run counts a folder's pictures, kept or streamed
     REQUIRE(f.code == 0);
     return f.out;
   };
-  CHECK(planned(plan({}), "  pictures") == doctest::Approx(30 * 0.75).epsilon(0.01));
-  CHECK(planned(plan({"--picture-memory", "0.001"}), "  pictures") == doctest::Approx(8 * 0.75).epsilon(0.01));
+  CHECK(planned_megabytes(plan({}), "  pictures") == doctest::Approx(30 * 0.75).epsilon(0.01));
+  CHECK(planned_megabytes(plan({"--picture-memory", "0.001"}), "  pictures") == doctest::Approx(8 * 0.75).epsilon(0.01));
   refuses({t / "nowhere", "--dry-run"}, {t / "nowhere"});
   refuses({faces, "--dry-run", "--size", "256", "--memory", "0.1"}, {"out of memory", "--batch"});
 }
@@ -101,7 +78,7 @@ TEST_CASE("fastgan_train: --dry-run tells the memory that decoding camera pictur
     CAPTURE(plan.out);
     CAPTURE(run.err);
     REQUIRE(run.code == 0);
-    const double all = megabytes_in_all(run), planned_all = planned(plan.out, "memory:");
+    const double all = reported_megabytes(run, " MB in all"), planned_all = planned_megabytes(plan.out, "memory:");
     MESSAGE("in all " << all << " MB, planned " << planned_all);
     CHECK(all > 100);  // more than training takes
     CHECK(std::abs(planned_all - all) < 0.1 * all);
@@ -173,6 +150,6 @@ TEST_CASE("fastgan_train: no memory, a folder that cannot be made, and a picture
   CAPTURE(f.err);
   REQUIRE(f.code == 0);
   CHECK(f.out.find("11 pictures") != std::string::npos);
-  MESSAGE("with a picture of 100 megapixels: " << megabytes_in_all(f) << " MB");
-  CHECK(megabytes_in_all(f) < 700);  // 300 of them are its pixels
+  MESSAGE("with a picture of 100 megapixels: " << reported_megabytes(f, " MB in all") << " MB");
+  CHECK(reported_megabytes(f, " MB in all") < 700);  // 300 of them are its pixels
 }

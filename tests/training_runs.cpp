@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/support.h"
 
@@ -45,11 +46,23 @@ std::vector<std::string> timeless_log(const std::string& run) {
   return lines;
 }
 
-int megabytes_in_all(const Finished& f) {
-  const size_t end = f.out.rfind(" MB in all");
+int megabytes_in_all(const Finished& f) { return int(reported_megabytes(f, " MB in all")); }
+
+double reported_megabytes(const Finished& f, const std::string& before) {
+  const size_t end = f.out.rfind(before);
   REQUIRE(end != std::string::npos);
   const size_t begin = f.out.rfind(' ', end - 1);
-  return std::stoi(f.out.substr(begin + 1, end - begin - 1));
+  return std::stod(f.out.substr(begin + 1, end - begin - 1));
+}
+
+double planned_megabytes(const std::string& text, const std::string& after) {
+  const size_t at = text.find(after, text.find("memory:"));
+  REQUIRE(at != std::string::npos);
+  std::istringstream s(text.substr(at + after.size()));
+  double value = 0;
+  std::string unit;
+  s >> value >> unit;
+  return unit == "GiB" ? value * 1024 : unit == "MiB" ? value : unit == "KiB" ? value / 1024 : value / 1048576;
 }
 
 }  // namespace kiln::test

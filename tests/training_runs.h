@@ -18,5 +18,9 @@ std::vector<std::string> timeless_log(const std::string& run);
 
 /// The memory of the whole process that a finished run reports ("... N MB in all").
 int megabytes_in_all(const Finished& f);
+/// The number before such words in what a finished run reports.
+double reported_megabytes(const Finished& f, const std::string& before);
+/// A size after a word of the plan that --dry-run prints, in MB of 2^20: "tensors   420 MiB  (399 MiB live)".
+double planned_megabytes(const std::string& text, const std::string& after);
 
 }  // namespace kiln::test
