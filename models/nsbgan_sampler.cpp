@@ -26,9 +26,10 @@ Sampler::Sampler(const std::filesystem::path& sampler, const std::filesystem::pa
   bands_ = std::make_unique<biggan::Sampler>(path_, o);
   if (decoder.empty()) return;
   const UseContext use(bands_->context());
-  decoder_ = std::make_unique<Decoder>(decoder);
-  const std::string why = mismatch(band(), decoder_->band());
-  if (!why.empty()) fail("{} and {} do not belong together: {}", path_.string(), decoder_->path().string(), why);
+  auto loaded = std::make_unique<Decoder>(decoder);
+  const std::string why = mismatch(band(), loaded->band());
+  if (!why.empty()) fail("{} and {} do not belong together: {}", path_.string(), loaded->path().string(), why);
+  decoder_ = std::move(loaded);
 }
 
 Sampler::~Sampler() {

@@ -128,7 +128,7 @@ TEST_CASE("nsbgan_band: shift and scale are measured of all pictures, and hold t
     Picture p{16, 16, std::vector<uint8_t>(16 * 16 * 3)};
     for (size_t i = 0; i < p.rgb.size(); i++) {
       const size_t x = i / 3 % 16, y = i / 48;
-      p.rgb[i] = k == 3 ? ((x / 2 + y / 2) % 2 ? 255 : 0) : uint8_t(40 * k + 3 * int(x));  // one with strong edges among flat ones
+      p.rgb[i] = k == 3 ? ((x >= 8) != (y >= 8) ? 255 : 0) : uint8_t(40 * k + 3 * int(x));  // one with strong edges among flat ones
     }
     write_png(folder / (std::to_string(k) + ".png"), p);
   }
