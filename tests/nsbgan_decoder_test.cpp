@@ -42,8 +42,6 @@ Tensor some_pictures(int64_t n, int side, int shift = 0) {
   return from_vector(Shape{n, side, side, 3}, v);
 }
 
-void fill_with(const Param& p, float value) { p.value.upload(std::vector<float>(size_t(p.shape.count()), value).data()); }
-
 double largest_difference(const Tensor& a, const Tensor& b) {
   const std::vector<float> x = a.to_vector(), y = b.to_vector();
   REQUIRE(x.size() == y.size());
@@ -53,8 +51,7 @@ double largest_difference(const Tensor& a, const Tensor& b) {
 }
 
 /// Sets the convolution that a decoder's result comes from to nothing.
-void silence(DecoderNetwork& g, ParameterSet& set) {
-  (void)g;
+void silence(ParameterSet& set) {
   for (const auto& e : set.entries())
     if (e.name.find("conv_last") != std::string::npos || e.name.find("tails.1") != std::string::npos || e.name.find("outc") != std::string::npos)
       set.tensor(e).upload(std::vector<float>(size_t(e.count()), 0.f).data());
@@ -116,7 +113,7 @@ TEST_CASE("nsbgan decoder: with nothing to add, a decoder is its base") {
       CAPTURE(name_of(kind));
       CAPTURE(nsbgan::name_of(domain));
       Ready r(c);
-      silence(r.g, r.set);
+      silence(r.set);
       const Tensor raw = raw_band(Var(pictures), c.band).value, y = affine(Var(decoded(r.g, raw)), 2, -1).value;
       const Tensor base = picture_of_band(normalise(Var(raw), c.band), c.band).value;
       // The pixel U-Nets double twice, which is not quite one bilinear resizing by four.

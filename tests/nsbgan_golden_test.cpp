@@ -1,7 +1,9 @@
 // NSB-GAN's decoders against PyTorch: tests/golden/nsbgan_*.safetensors, written by tests/golden/make_nsbgan_golden.py.
 #include <cstring>
 
+#include "engine/ops_feature.h"
 #include "models/nsbgan_decoder_training.h"
+#include "tests/feature_fixtures.h"
 #include "tests/support.h"
 
 using namespace kiln;
@@ -110,6 +112,36 @@ TEST_CASE("golden: NSB-GAN's U-Net with a head for every tile") { check_unet("ta
 TEST_CASE("golden: NSB-GAN's residual U-Net in pixels") { check_unet("residual", ResidualUNet(4), Shape{4, 32, 32, 3}); }
 TEST_CASE("golden: NSB-GAN's SRResNet on bior2.2 with the published base") { check_decoder("published", decoder(Wavelet::bior22, 3, 10, true)); }
 TEST_CASE("golden: NSB-GAN's SRResNet on haar") { check_decoder("haar", decoder(Wavelet::haar, 3, 10, false)); }
+
+TEST_CASE("golden: NSB-GAN's perceptual loss: VGG19's conv5_4 and its gradient") {
+  Fixture fixture;
+  const TempFolder t;
+  const PthValue state = PthNode::dict();
+  int64_t channels = 3;
+  int at = 0;
+  for (const auto& [width, convolutions] : {std::pair{64, 2}, std::pair{128, 2}, std::pair{256, 4}, std::pair{512, 4}, std::pair{512, 4}}) {
+    for (int k = 0; k < convolutions; k++, at += 2, channels = width) {
+      const std::string name = fmt::format("features.{}.", at);
+      state->set(name + "weight", PthNode::of(PthTensor::of({width, channels, 3, 3}, hashed_weight("vgg19." + name + "weight", {width, channels, 3, 3}, 9 * channels))));
+      state->set(name + "bias", PthNode::of(PthTensor::of({width}, hashed_weight("vgg19." + name + "bias", {width}, 1))));
+    }
+    at++;
+  }
+  write_pth(t / "vgg19.pth", *state);
+  CHECK(contains(error_of([&] { Vgg19Loss(t / "none.pth"); }), "vgg19-dcbb9e9d.pth"));
+  const Vgg19Loss vgg(t / "vgg19.pth");
+  const SafetensorsFile file = golden("vgg");
+  const Shape shape{1, 32, 48, 3};
+  Tape tape;
+  Recording recording(tape);
+  const Var x(from_vector(shape, hashed_uniform("picture", shape.count())), true);
+  const Var y = vgg.features(x);
+  CHECK(golden_error(file, "y", y.value.to_vector()) < 1e-5);
+  const Var loss = vgg(x, x.value);
+  CHECK(loss.value.item() == 0);
+  tape.backward_from({{y, from_vector(y.shape(), hashed_signed("cot", y.value.count()))}});
+  CHECK(golden_error(file, "grad.x", x.node->gradient().to_vector()) < 1e-4);
+}
 
 TEST_CASE("golden: NSB-GAN's adversarial stage, two steps") {
   Fixture fixture;

@@ -14,6 +14,8 @@ tails, residual   a U-Net in training mode on x, then in evaluation mode: y, gra
 published, haar   the SRResNet as a decoder of a band 5 * hashed + 2: y, grad.G.* of sum(y * cot)
 gan               two steps of the adversarial stage on real#i on [0, 1] and their low bands: losses, final.G.*, final.D.*; Adam, lr 1e-3 for
                   G, 2e-3 for D, (0.9, 0.99), 1e-8
+vgg               VGG19's conv5_4 before its rectifier of a picture on [0, 1]: y, and grad.x of sum(y * cot). Weights "vgg19.features.N.weight" are
+                  s times float32(sqrt(6 / fan in)), biases 0.1 s
 """
 
 import math
@@ -88,6 +90,24 @@ def gan_case():
     return out | state(g, "final.G.") | state(d, "final.D.")
 
 
+def vgg_case():
+    x = nchw(uniform("picture", (1, 32, 48, 3)), DTYPE).requires_grad_()
+    mean, deviation = (torch.tensor(v, dtype=DTYPE).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    y, channels, at = (x - mean) / deviation, 3, 0
+    for block, (width, convolutions) in enumerate(((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))):
+        if block:
+            y, at = torch.nn.functional.max_pool2d(y, 2), at + 1
+        for k in range(convolutions):
+            name, shape = f"vgg19.features.{at}.", (width, channels, 3, 3)
+            w = torch.tensor(F32(math.sqrt(6 / (9 * channels))) * signed(name + "weight", shape)).to(DTYPE)
+            y = torch.nn.functional.conv2d(y, w, torch.tensor(F32(0.1) * signed(name + "bias", (width,))).to(DTYPE), padding=1)
+            channels, at = width, at + 2
+            if block < 4 or k < 3:
+                y = torch.relu(y)
+    (y * nchw(signed("cot", nhwc(y).shape), DTYPE)).sum().backward()
+    return {"y": nhwc(y), "grad.x": nhwc(x.grad)}
+
+
 def main():
     folder = pathlib.Path(__file__).resolve().parent
     cases = {
@@ -96,6 +116,7 @@ def main():
         "published": decoder_case("bior2.2", True),
         "haar": decoder_case("haar", False),
         "gan": gan_case(),
+        "vgg": vgg_case(),
     }
     for name, tensors in cases.items():
         path = folder / f"nsbgan_{name}.safetensors"
