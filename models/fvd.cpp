@@ -114,10 +114,15 @@ struct I3d::Network {
     head_bias = of_shape(w, "logits.conv3d.bias", {kFeatures});
   }
 
+  static std::string text(const std::vector<int64_t>& shape) {
+    std::string t;
+    for (const int64_t n : shape) t += (t.empty() ? "" : "x") + std::to_string(n);
+    return t;
+  }
+
   static const std::vector<float>& of_shape(const FeatureWeights& w, const std::string& name, const std::vector<int64_t>& shape) {
     const FeatureWeights::Array& a = w.at(name);
-    if (a.shape != shape)
-      fail("{}: {} is {}, where {} is expected. The file should be {}", w.path(), name, fmt::join(a.shape, "x"), fmt::join(shape, "x"), kWanted);
+    if (a.shape != shape) fail("{}: {} is {}, where {} is expected. The file should be {}", w.path(), name, text(a.shape), text(shape), kWanted);
     return a.values;
   }
 
@@ -226,7 +231,7 @@ Metric measure_fvd(const FeatureSet& real, const FeatureSet& fake, const ClipByt
   const double halves = frechet_distance(half[0], half[1]);
   m.more = {{"fvd_real_halves", halves}, {"fvd_real_clips", double(real.count)}, {"fvd_fake_clips", double(fake.count)}, {"fvd_frames", double(clips.frames)}};
   m.reading = fmt::format("{:.4g} between two halves of the real clips ({} each){}", halves, half[0].count,
-                          std::min(real.count, fake.count) <= I3d::kFeatures ? fmt::format("; fewer than {} clips a side make both too large", I3d::kFeatures + 1) : "");
+                          std::min(real.count, fake.count) > I3d::kFeatures ? "" : fmt::format("; fewer than {} clips a side make both too large", I3d::kFeatures + 1));
   m.protocol = fmt::format(
       "I3D ({}, {:016x}), {} logits before softmax, mean over time; {} real and {} fake clips of {} frames, {}; {}x{} px, bilinear to {} without a filter, "
       "[-1, 1]; comparable with published numbers only where these weights, numbers of clips and of frames and cuts are the same",
