@@ -53,11 +53,12 @@ sanitize-threads: packages ## two trainings and two generators at once under Thr
 fuzz: packages ## libFuzzer on the readers of pictures, safetensors and .pth files (needs clang; FUZZ_SECONDS each)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-bench: configure ## training steps of FastGAN and BigGAN, and FastGAN's sampling, beside PyTorch's (PYTHON=: one that has torch)
-	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan bench_biggan
+bench: configure ## training steps of FastGAN, BigGAN and SSW-GAN, and FastGAN's sampling, beside PyTorch's (PYTHON=: one that has torch)
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_fastgan bench_biggan bench_sswgan
 	@$(PYTHON) bench/fastgan_bench.py
 	@$(PYTHON) bench/fastgan_sample_bench.py
 	@$(PYTHON) bench/biggan_bench.py
+	@$(PYTHON) bench/sswgan_bench.py
 
 bench-kernels: configure ## check and time every fused kernel (docs/kernels.md)
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_kernels

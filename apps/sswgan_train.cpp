@@ -42,8 +42,8 @@ void add_flags(CLI::App& app, Flags& f) {
   const auto data = group("Pictures");
   data(app.add_option("--stages", f.stages, "sizes: FRAMESxSIDE/STRIDE of every stage, the last with stride 1, @FRAMES of a training window: 12x32/2,24x64@12"));
   data(app.add_flag("--classes", o.by_class, "class-conditional: clips lie in class folders, DIR/CLASS/..."));
-  data(app.add_option("--frame-stride", o.frame_stride, "use every so-manieth frame of the clips")->capture_default_str());
-  data(app.add_option("--clip-pictures", f.clip_pictures, "pictures in folders are frames of one clip, or strips, a clip each")->check(CLI::IsMember({"auto", "frames", "strips"}))->capture_default_str());
+  data(app.add_option("--stride", o.frame_stride, "use every so-manieth frame of the clips")->capture_default_str());
+  data(app.add_option("--pictures", f.clip_pictures, "pictures in folders are frames of one clip, or strips, a clip each")->check(CLI::IsMember({"auto", "frames", "strips"}))->capture_default_str());
   f.add_shaping(app, o);
   data(app.add_option("--picture-memory", o.picture_memory_gb, "GiB of decoded frames in memory; a larger set streams (0: a quarter of the machine's, 4 at most)")->capture_default_str());
   const auto output = group("Run");
@@ -127,7 +127,7 @@ void finish(Flags& f, const CLI::App& app) {
   if (given("--ema-warmup")) o.train.ema.warm_up = f.ema_warmup == "on";
   if (given("--gru")) o.network.gru_tanh = f.gru == "tanh";
   if (given("--init")) o.network.init = f.init == "normal" ? InitKind::normal : f.init == "xavier" ? InitKind::xavier : InitKind::orthogonal;
-  if (given("--clip-pictures")) o.clip_pictures = clip_pictures_from_name(f.clip_pictures);
+  if (given("--pictures")) o.clip_pictures = clip_pictures_from_name(f.clip_pictures);
   if (f.no_residual) o.network.residual = false;
   if (f.no_matching) o.network.matching = false;
   o.train.augment = augment_policy(o.augment);

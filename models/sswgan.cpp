@@ -106,7 +106,7 @@ void check(const Config& c) {
     if (s.frames * s.stride != before.frames * before.stride) fail("--stages {}: stage {} has {} frames of stride {}, and stage {} {} of stride {}: they are not clips of one length", text, k, s.frames, s.stride, k - 1, before.frames, before.stride);
     if (s.window % c.rho(k)) fail("--stages {}: stage {} is trained on {} frames, which are no whole number of frames of stage {}, {} of its own each", text, k, s.window, k - 1, c.rho(k));
   }
-  if (c.stages.back().stride != 1) fail("--stages {}: the last stage has a stride of {}; it must be 1 (--frame-stride leaves frames of the data out)", text, c.stages.back().stride);
+  if (c.stages.back().stride != 1) fail("--stages {}: the last stage has a stride of {}; it must be 1 (--stride leaves frames of the data out)", text, c.stages.back().stride);
   if (c.classes < 0 || c.classes > 100000) fail("{} classes: at most 100000", c.classes);
   range("--z", c.z, 1, 65536);
   range("--shared-dim", c.shared_dim, 1, 65536);

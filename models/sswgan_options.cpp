@@ -184,7 +184,7 @@ void check(const RunOptions& o) {
   check_range("--standing", o.standing, 0, 100000);
   check_range("--cond-clips", o.kept_conditions, 0, 1e6);
   check_range("--chunk", o.chunk, 0, 1e6);
-  check_range("--frame-stride", o.frame_stride, 1, 1000);
+  check_range("--stride", o.frame_stride, 1, 1000);
   check_training(o);
 }
 
