@@ -120,7 +120,8 @@ TEST_CASE("gpu scripts: gpu_check runs ctest's tests one by one: one that fails,
     CAPTURE(said);
     REQUIRE(code == 0);
     std::map<std::string, std::pair<std::string, std::string>> steps;
-    for (const auto& s : nlohmann::json::parse(file_text(t / (out + "/report.json")))["steps"]) steps[s["name"]] = {s["state"], s["words"]};
+    const auto report = nlohmann::json::parse(file_text(t / (out + "/report.json")));
+    for (const auto& s : report["steps"]) steps[s["name"]] = {s["state"], s["words"]};
     return steps;
   };
   auto all = run("c.tests()", "all");
