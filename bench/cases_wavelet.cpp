@@ -138,10 +138,10 @@ void add_wavelet_cases(std::vector<Case>& cases, const Scale& s, DType t) {
     add("wavelet_to_bands_" + name, picture.text(), [=] { return transform(t, picture, w, true); });
     add("wavelet_to_picture_" + name, picture.text(), [=] { return transform(t, picture, w, false); });
   }
-  const int side = s.size < 256 ? s.size : 256;  // of the pictures that decoders of this width make
-  const Shape map{s.batch, s.size / 2, s.size / 2, s.width}, full{s.batch, side, side, s.width};
+  const Shape map{s.batch, s.size / 2, s.size / 2, s.width}, full{s.batch, s.size, s.size, s.width};
   add("wavelet_conv", picture.text() + " to " + std::to_string(s.width), [=] { return split_convolution(t, picture, s.width); });
   add("conv_wavelet_unpacket", map.text() + " to 3", [=] { return convolution_join(t, map, 3); });
+  if (s.size > 256) return;  // the last layer's are in the list of 256
   add("narrow_forward", full.text() + " to 3", [=] { return to_few(t, full, 3, false); });
   add("narrow_weights", full.text() + " to 3", [=] { return to_few(t, full, 3, true); });
 }
