@@ -34,7 +34,7 @@ void fill(const fs::path& folder) {
   write_frames(folder / "short", 3, 3);
   write_file(folder / "strips/one.png", encode_png(strip(4, 8)));
   write_file(folder / "strips/two.png", encode_png(strip(5, 9)));
-  write_file(folder / "strips/no.png", encode_png(sample(50, 24)));
+  write_file(folder / "strips/wide.png", encode_png(sample(50, 24)));
   write_frames(folder / "broken", 6, 9);
   Bytes cut = encode_png(clip_frame(6, 4));
   cut.resize(cut.size() / 2);
@@ -80,7 +80,7 @@ TEST_CASE("clips: what is broken or too short is left out with the reason, whate
   const std::pair<const char*, const char*> expected[] = {{"broken", "its frame 5.png: "},
                                                           {"mixed", "its frame 3.png: is 30x24 pixels, the first one 24x24"},
                                                           {"short", "it has 3 frames, 8 are needed (--frames)"},
-                                                          {"strips/no.png", "no strip"}};
+                                                          {"strips/wide.png", "no strip"}};
   Bytes first;
   for (int threads : {1, 3, 16}) {
     ClipDatasetOptions o = clip_options(folder.path, 8);

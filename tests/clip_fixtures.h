@@ -38,6 +38,7 @@ inline void write_video(const fs::path& path, int clip, int frames, int width = 
   kiln::VideoOptions options;
   options.fps = 10;
   options.quality = 0;
+  fs::create_directories(path.parent_path());
   kiln::VideoWriter v(path, width, height, options);
   for (int k = 0; k < frames; ++k) v.add(clip_frame(clip, k, width, height));
   v.finish();
