@@ -65,12 +65,6 @@ Var bias_slope(Var x, Param& bias, float slope) {
   return y;
 }
 
-Var slope(Var x, float slope) {
-  KILN_ASSERT(slope > 0);
-  const Tensor none = zeros(Shape{x.value.channels()});
-  return affine_activation(std::move(x), Tensor(), none, slope);
-}
-
 Var upsample_bilinear2x(const Var& x) {
   const Shape xs = x.shape();
   KILN_ASSERT(xs.rank() == 4 && xs[1] * 2 <= kLargestSide && xs[2] * 2 <= kLargestSide);

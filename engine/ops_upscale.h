@@ -12,8 +12,6 @@ Var cast_to(const Var& x, DType t);
 /// x + bias [c], times slope where that is negative: slope 0 is ReLU, 1 linear, anything between leaky. Overwrites x where nobody else
 /// holds it: hand a temporary over.
 Var bias_slope(Var x, Param& bias, float slope);
-/// x times slope where it is negative, slope > 0. Overwrites x likewise.
-Var slope(Var x, float slope);
 /// Twice the size, bilinear between fixed corners (align_corners): [n, h, w, c] -> [n, 2h, 2w, c].
 Var upsample_bilinear2x(const Var& x);
 /// `groups` convolutions side by side, each of its own channels: x [n, h, w, groups * c], weight [groups * oc, kh, kw, c] ->

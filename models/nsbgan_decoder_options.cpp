@@ -73,6 +73,7 @@ void fields(Options& o, bool paths, F f) {
   f("beta2", t.adam_g.beta2);
   f("lr_period", o.lr_period);
   f("halve_at", o.halve_at);
+  f("first_step", o.first_step);
   f("pixel_weight", t.pixel_weight);
   f("perceptual_weight", t.perceptual_weight);
   f("gan_weight", t.gan_weight);
@@ -181,6 +182,7 @@ void check(const RunOptions& o) {
 
 float rate_at(const RunOptions& o, int64_t step) {
   double rate = 1;
+  step -= o.first_step;
   for (const int64_t at : o.halve_at)
     if (step >= at) rate /= 2;
   if (o.lr_period > 0) {

@@ -291,9 +291,10 @@ RunResult train(const RunOptions& options) {
   const std::shared_ptr<const Dataset> data = load_pictures(dataset_options(o, side), reading, o.ranks.get());
   if (!o.resume_file.empty()) {  // its weights belong to its normalisation
     const SafetensorsFile file(o.resume_file);
-    const Band theirs = from_json(metadata_text(file, "config"), file.path()).network.band;
-    o.network.band.shift = theirs.shift;
-    o.network.band.scale = theirs.scale;
+    const RunOptions theirs = from_json(metadata_text(file, "config"), file.path());
+    o.network.band.shift = theirs.network.band.shift;
+    o.network.band.scale = theirs.network.band.scale;
+    o.first_step = theirs.train.gan == o.train.gan ? theirs.first_step : metadata_integer(file, "step");
   } else if (o.measure_band) {
     o.network.band = measure(*data, o.network.band);
   }

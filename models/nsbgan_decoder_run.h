@@ -27,6 +27,7 @@ struct RunOptions : TrainingOptions {
   // The learning rate: from --lr down to 1e-7 along half a cosine, again and again, and halved where these many steps are done.
   int64_t lr_period = 0;  // steps of a cosine; 0: constant
   std::vector<int64_t> halve_at;
+  int64_t first_step = 0;      // of this stage, where the one before ended: both count from it
   double hold_out = 0.05;      // share of the pictures that are measured on and not trained on, by a hash of their names
   std::filesystem::path test;  // a folder of pictures to measure on in their place
   int measured = 64;           // of them, at most

@@ -246,6 +246,9 @@ TEST_CASE("nsbgan decoder: learning rates fall along cosines and are halved") {
   CHECK(decoding::rate_at(o, 49999) == 1);
   CHECK(decoding::rate_at(o, 50000) == 0.5);
   CHECK(decoding::rate_at(o, 250000) == 0.125);
+  o.first_step = 150000;  // behind a first stage
+  CHECK(decoding::rate_at(o, 199999) == 1);
+  CHECK(decoding::rate_at(o, 200000) == 0.5);
 }
 
 TEST_CASE("nsbgan decoder: pictures are held out by name, whatever comes or goes") {
