@@ -11,6 +11,8 @@
 #include "engine/backend/gpu_runtime.h"
 #include "models/biggan_run.h"
 #include "models/fastgan_training.h"
+#include "models/nsbgan_decoder_run.h"
+#include "models/sswgan_run.h"
 #include "tests/program.h"
 #include "tests/support.h"
 
@@ -53,9 +55,8 @@ std::vector<ConvCall> fastgan_iteration(int size, bool fold) {
 }
 
 /// Every convolution of an iteration of BigGAN as a preset has it, with 10 classes: its widths, and its batch in its parts.
-std::vector<ConvCall> biggan_iteration(const std::string& preset, bool deep, bool fold) {
+std::vector<ConvCall> biggan_iteration(biggan::RunOptions o, bool deep = false, bool fold = true) {
   return planned([&] {
-    biggan::RunOptions o = biggan::preset(preset);
     o.network.deep = deep;
     o.network.fold = fold;
     o.network.classes = 10;
@@ -64,6 +65,37 @@ std::vector<ConvCall> biggan_iteration(const std::string& preset, bool deep, boo
     const int64_t n = o.batch / o.train.parts, side = o.network.size;
     o.train.parts = 1;
     model.iteration([&](int, int) { return biggan::RealPart{Tensor(Shape{n, side, side, 3}, context().storage), Tensor(Shape{n}, DType::i32)}; },
+                    o.train);
+  });
+}
+
+/// Every convolution of an iteration of a decoder of NSB-GAN as a preset has it.
+std::vector<ConvCall> decoder_iteration(const std::string& preset, nsbgan::DecoderKind kind, bool gan) {
+  return planned([&] {
+    nsbgan::decoding::RunOptions o = nsbgan::decoding::preset(preset, kind, nsbgan::Domain::wavelet, gan);
+    nsbgan::decoding::Model model(o.network, gan ? o.d_width : 0);
+    const int64_t n = o.batch / o.train.parts, side = o.network.band.picture_size;
+    o.train.parts = 1;
+    model.iteration([&](int) { return Tensor(Shape{n, side, side, 3}, context().storage); }, o.train);
+  });
+}
+
+/// Every convolution of an iteration of a stage of SSW-GAN as a preset has it, with 10 classes.
+std::vector<ConvCall> stage_iteration(const std::string& preset, int stage) {
+  return planned([&] {
+    sswgan::RunOptions o = sswgan::preset(preset);
+    o.network.classes = 10;
+    sswgan::Model model(o.network, stage);
+    const sswgan::StageConfig& s = o.network.stage(stage);
+    const int64_t n = o.batch / o.train.parts;
+    o.train.parts = o.train.d_steps = 1;
+    const auto clips = [&](int64_t frames, int64_t side) { return Tensor(Shape{n, frames, side, side, 3}, context().storage); };
+    const Tensor labels(Shape{n}, DType::i32);
+    model.iteration({[&](int, int) { return sswgan::RealPart{clips(s.window, s.size), labels}; },
+                     [&](int, int) {
+                       if (stage == 1) return sswgan::ConditionPart{};
+                       return sswgan::ConditionPart{clips(s.window / o.network.rho(stage), o.network.stage(stage - 1).size), labels};
+                     }},
                     o.train);
   });
 }
@@ -97,9 +129,33 @@ Family biggan_family() {
   for (const char* preset : {"small", "cifar", "64", "128", "256"})
     for (bool deep : {false, true})
       for (bool fold : {true, false})
-        if (!deep || preset != std::string("cifar")) f.add(biggan_iteration(preset, deep, fold));  // BigGAN-deep has no tables by class
-  f.weighed[0] = biggan_iteration("128", false, true);
-  f.weighed[1] = biggan_iteration("256", true, true);
+        if (!deep || preset != std::string("cifar")) f.add(biggan_iteration(biggan::preset(preset), deep, fold));  // BigGAN-deep has no tables by class
+  f.weighed[0] = biggan_iteration(biggan::preset("128"));
+  f.weighed[1] = biggan_iteration(biggan::preset("256"), true);
+  return f;
+}
+
+/// Its sampler is a BigGAN, of bands that have as many channels as pictures, at widths and batches of its own.
+Family nsbgan_family() {
+  Family f;
+  f.exceptions = "exceptions_nsbgan.txt";
+  for (const char* preset : {"small", "64-256", "128-512"}) {
+    f.add(biggan_iteration(biggan::band_preset(preset)));
+    f.add(decoder_iteration(preset, nsbgan::DecoderKind::unet, false));
+    for (bool gan : {false, true}) f.add(decoder_iteration(preset, nsbgan::DecoderKind::srresnet, gan));
+  }
+  f.weighed[0] = decoder_iteration("64-256", nsbgan::DecoderKind::unet, false);
+  f.weighed[1] = decoder_iteration("64-256", nsbgan::DecoderKind::srresnet, true);
+  return f;
+}
+
+Family sswgan_family() {
+  Family f;
+  f.exceptions = "exceptions_sswgan.txt";
+  for (const std::string& preset : sswgan::preset_names())
+    for (int stage = 1; stage <= sswgan::preset(preset).network.count(); stage++) f.add(stage_iteration(preset, stage));
+  f.weighed[0] = stage_iteration("ssw-128", 1);
+  f.weighed[1] = stage_iteration("ssw-128", 2);
   return f;
 }
 
@@ -225,12 +281,13 @@ TEST_CASE("conv_support: every convolution of FastGAN has plans") {
   check_plans(fastgan_family(), questions);
 }
 
-TEST_CASE("conv_support: every convolution of BigGAN has plans for tensor cores in 16 bits") {
+TEST_CASE("conv_support: every convolution of BigGAN, NSB-GAN and SSW-GAN has plans for tensor cores in 16 bits") {
   if (!cudnn::compiled_in()) {
     MESSAGE("skipped: this build has no cuDNN");
     return;
   }
-  check_plans(biggan_family(), {{"sm_75", "sm75.json", {.type = DType::f16}}, {"sm_90", "sm90.json", {.type = DType::bf16}}});
+  for (const auto& family : {biggan_family, nsbgan_family, sswgan_family})
+    check_plans(family(), {{"sm_75", "sm75.json", {.type = DType::f16}}, {"sm_90", "sm90.json", {.type = DType::bf16}}});
 }
 
 TEST_CASE("conv_support: what is planned is what was asked for") {
