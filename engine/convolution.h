@@ -27,7 +27,7 @@ struct ConvShape {
 enum class ConvDirection : uint8_t { forward, data, weights };
 const char* name_of(ConvDirection d);
 
-/// One call of the functions below, as Context::conv_calls notes it.
+/// One call of the functions below, as Context::conv_calls notes it; or a gradient that ops_conv.cpp computes in place of one.
 struct ConvCall {
   ConvDirection direction;
   ConvShape shape;

@@ -132,6 +132,7 @@ Var conv_to_few(const ConvShape& s, const Var& x, const Var& weight) {
 
 /// The input's gradient of a 3x3 convolution from few channels: a convolution to them.
 void data_of_few(const ConvShape& s, const Tensor& dy, const Tensor& weight, const Tensor& dx) {
+  if (context().conv_calls) context().conv_calls->push_back({ConvDirection::data, s, DType::f32});
   const Tensor turned(Shape{s.c, 3, 3, s.oc});
   KILN_RUN(Work::convolution, narrow_turn(stream, DType::f32, int(s.c), int(s.oc), weight.data(), turned.data()));
   KILN_RUN(Work::convolution, narrow_forward(stream, DType::f32, NarrowShape{s.n, int(s.h), int(s.w), int(s.c), int(s.oc)}, dy.data(),

@@ -142,6 +142,12 @@ Tensor zeros(const Shape& shape, DType t) {
   return x;
 }
 
+Tensor filled(const Shape& shape, float value) {
+  const Tensor x(shape);
+  KILN_RUN(Work::pointwise, fill(stream, DType::f32, x.count(), value, x.data()));
+  return x;
+}
+
 Tensor from_vector(const Shape& shape, const std::vector<float>& values) {
   KILN_ASSERT(int64_t(values.size()) == shape.count());
   Tensor x(shape);

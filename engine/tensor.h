@@ -86,6 +86,8 @@ class Tensor {
 };
 
 Tensor zeros(const Shape& shape, DType t = DType::f32);
+/// The same number everywhere, f32: made on the device, where from_vector() would upload.
+Tensor filled(const Shape& shape, float value);
 Tensor from_vector(const Shape& shape, const std::vector<float>& values);
 
 }  // namespace kiln

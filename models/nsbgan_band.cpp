@@ -7,7 +7,6 @@
 #include "engine/error.h"
 #include "engine/ops.h"
 #include "engine/ops_feature.h"
-#include "kernels/pointwise.h"
 
 namespace kiln::nsbgan {
 
@@ -69,11 +68,9 @@ void from_json(const nlohmann::json& j, Band& b) {
 }
 
 Var affine(const Var& x, double a, double b) {
-  // Filled on the device, not uploaded: a step that is replayed as a graph reads no ordinary memory.
-  const Tensor scale(Shape{x.value.channels()}), bias(Shape{x.value.channels()});
-  KILN_RUN(Work::pointwise, fill(stream, DType::f32, scale.count(), float(a), scale.data()));
-  KILN_RUN(Work::pointwise, fill(stream, DType::f32, bias.count(), float(b), bias.data()));
-  return affine_activation(x, scale, bias, 1.f);
+  // Not uploaded: a step that is replayed as a graph reads no ordinary memory.
+  const Shape channels{x.value.channels()};
+  return affine_activation(x, filled(channels, float(a)), filled(channels, float(b)), 1.f);
 }
 
 Var raw_band(const Var& pictures, const Band& b) {
