@@ -237,7 +237,7 @@ void DecoderTrainee::load(const SafetensorsFile& file) {
   };
   same("--kind", std::string(name_of(o_.network.kind)), std::string(name_of(theirs.network.kind)));
   same("--domain", std::string(name_of(band().domain)), std::string(name_of(theirs.network.band.domain)));
-  same("--wavelet", std::string(name_of(band().wavelet)), std::string(name_of(theirs.network.band.wavelet)));
+  if (band().domain == Domain::wavelet) same("--wavelet", std::string(name_of(band().wavelet)), std::string(name_of(theirs.network.band.wavelet)));
   same("--levels", band().levels, theirs.network.band.levels);
   same("--width", o_.network.width, theirs.network.width);
   same("--blocks", o_.network.blocks, theirs.network.blocks);

@@ -291,10 +291,15 @@ std::string bytes_of(const fs::path& p) {
 }  // namespace
 
 TEST_CASE("nsbgan decoder: a run resumed is the run that never stopped, bit for bit") {
-  for (const bool gan : {false, true}) {
+  for (const int which : {0, 1, 2}) {
+    const bool gan = which == 1;
     const TempFolder t;
     const std::string data = draw_faces(t, 12, 40);
     decoding::RunOptions o = tiny_run(data, t / "whole", gan);
+    if (which == 2) {
+      o.network.kind = DecoderKind::unet;
+      o.network.band.domain = Domain::pixels;
+    }
     decoding::train(o);
     o.out = t / "halves";
     o.steps = 3;
