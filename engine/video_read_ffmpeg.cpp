@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -104,7 +105,8 @@ class Reader {
     if (best < 0) throw Broken{"it holds no video"};
     stream_ = container_->streams[best];
     if (stream_->disposition & AV_DISPOSITION_ATTACHED_PIC) throw Broken{"it holds a cover picture, but no video"};
-    if (container_->iformat && std::strstr(container_->iformat->name, "gif")) check_gif_end();
+    if (std::strstr(container_->iformat->name, "gif")) check_gif_end();
+    if (std::strstr(container_->iformat->name, "matroska")) check_matroska_end();
     decoder_.reset(there(avcodec_alloc_context3(codec)));
     check(avcodec_parameters_to_context(decoder_.get(), stream_->codecpar), "its head is damaged");
     decoder_->thread_count = 1;  // clips are decoded side by side
@@ -123,6 +125,33 @@ class Reader {
       std::fclose(f);
       if (last != 0x3B) throw Broken{"it is cut short: its end mark is missing"};
     }
+  }
+
+  /// A Matroska file is a head and a segment, which says how long it is unless it was written to a pipe. The demuxer takes what is there.
+  void check_matroska_end() {
+    FILE* f = std::fopen(path_.c_str(), "rb");
+    if (!f) return;
+    uint8_t start[4096];
+    const size_t n = std::fread(start, 1, sizeof start, f);
+    std::fclose(f);
+    size_t at = 4;  // after the head's name
+    /// A size of 1 to 8 bytes; the number of leading zeros says how many. -1: not known, or damaged.
+    const auto size = [&]() -> int64_t {
+      const int bytes = at < n && start[at] ? std::countl_zero(start[at]) + 1 : 9;
+      if (bytes > 8 || at + size_t(bytes) > n) return -1;
+      uint64_t v = start[at] & (0xFFu >> bytes);
+      for (int i = 1; i < bytes; i++) v = v << 8 | start[at + size_t(i)];
+      at += size_t(bytes);
+      return v == (uint64_t{1} << 7 * bytes) - 1 ? -1 : int64_t(v);
+    };
+    const int64_t head = size();
+    if (head < 0 || size_t(head) > n) return;
+    at += size_t(head);
+    if (at + 4 > n || std::memcmp(start + at, "\x18\x53\x80\x67", 4) != 0) return;
+    at += 4;
+    const int64_t segment = size();
+    if (segment > int64_t(bytes_) - int64_t(at))
+      throw Broken{fmt::format("it is cut short: {} of {} bytes are there", bytes_, int64_t(at) + segment)};
   }
 
   void receive() {
