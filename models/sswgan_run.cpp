@@ -124,7 +124,10 @@ RunResult train_stage(RunOptions o, const std::shared_ptr<const ClipDataset>& da
                                double(trainee.model().g_params.parameter_count()) / 1e6, double(trainee.model().d_params.parameter_count()) / 1e6, o.batch,
                                o.train.d_steps, name_of(o.precision), machine_text(o), plan.out.string()));
   const RunResult result = run.train(trainee);
-  if (root) note_in_manifest(o);
+  if (o.ranks)
+    o.ranks->alone([&] { note_in_manifest(o); });  // the others read it for the next stage
+  else
+    note_in_manifest(o);
   return result;
 }
 

@@ -75,6 +75,7 @@ RealPart SswganTrainee::real_part(int d_step, int part) {
 }
 
 void SswganTrainee::step(int64_t step) {
+  average_.release();  // so that every step finds the memory alike
   if (step != next_step_) random_->set_step(uint64_t(step));
   next_step_ = step + 1;
   steps_done_ = step + 1;

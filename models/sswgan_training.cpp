@@ -291,6 +291,11 @@ void FixedStage::stand(int batches, const Run& draw) {
   copy(vectors, params_.vectors);
 }
 
+void FixedStage::release() {
+  spectral_.release();
+  ready_ = false;
+}
+
 Tensor FixedStage::clips(const Tensor& z, const Labels& labels, const Tensor& condition, int64_t frames) {
   NoGrad none;
   Evaluation evaluation;

@@ -122,6 +122,8 @@ class FixedStage {
   void stand(int batches, const Run& draw);
   /// In evaluation mode, nothing recorded; see Generator.
   Tensor clips(const Tensor& z, const Labels& labels, const Tensor& condition, int64_t frames = 0);
+  /// Gives the memory of the normalised weights back; the next clips make them again.
+  void release();
   Generator& generator() { return g_; }
   int stage() const { return stage_; }
 
