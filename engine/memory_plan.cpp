@@ -26,14 +26,14 @@ MemoryPlan plan_memory(const Context& planned, const RunPlan& run, const Dataset
   m.pictures = set <= max_picture_bytes ? set : uint64_t(PictureSource::kBatchesAhead + 2) * uint64_t(run.batch) * picture;
   if (pictures.decoding_bytes > 0) m.decoding = at_start + m.pictures + pictures.decoding_bytes;
   int64_t held = 0, building = 0, comparing = 0;  // of all references: together, and the most while one is built or compared
-  const auto add_reference = [&](int64_t of) {
-    const SwdReference::Memory d = SwdReference::plan(of, side, side, threads);
+  const auto add_reference = [&](int64_t of, int pixels) {
+    const SwdReference::Memory d = SwdReference::plan(of, pixels, pixels, threads);
     building = std::max(building, held + d.building);
     comparing = std::max(comparing, d.comparing - d.held);
     held += d.held;
   };
-  if (run.metric_every > 0) add_reference(count);
-  for (int64_t of : extras.distances) add_reference(of);
+  if (run.metric_every > 0) add_reference(count, side);
+  for (const MemoryExtras::Distance& d : extras.distances) add_reference(d.pictures, d.side);
   m.distance = size_t(held);
   // The samples, the sheet that they are laid on, and the sheet's PNG, which for noise is no smaller.
   const size_t sheet = std::max(size_t(run.grid) * size_t(run.grid), size_t(extras.sheet_pictures));

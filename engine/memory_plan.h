@@ -29,7 +29,11 @@ struct MemoryPlan {
 
 /// What a model's run has beside what every run has.
 struct MemoryExtras {
-  std::vector<int64_t> distances;  // further references of the sliced Wasserstein distance: the pictures of each
+  struct Distance {
+    int64_t pictures;
+    int side;
+  };
+  std::vector<Distance> distances;  // further references of the sliced Wasserstein distance
   int64_t sheet_pictures = 0;      // on the largest of its sheets
 };
 

@@ -43,11 +43,13 @@ void dry_run(const RunOptions& options) {
   const Tensor samples = model.sample(b.z, b.labels);
   if (o.band) nsbgan::picture_of_band(Var(samples), *o.band);
   MemoryExtras extras;
+  const bool measures = o.metric_every > 0;
   if (o.network.conditional()) {
     extras.sheet_pictures = std::min(o.network.classes, kSheetClasses) * kSheetColumns;
     for (int64_t count : classes.counts)
-      if (o.class_metric && o.metric_every > 0 && count >= kFewestForMetric) extras.distances.push_back(count);
+      if (o.class_metric && measures && count >= kFewestForMetric) extras.distances.push_back({count, int(side)});
   }
+  if (o.band && measures && run.survey.pictures > 1) extras.distances.push_back({int64_t(run.survey.pictures), o.band->size()});
   fmt::print("{} classes; batch {} in {} parts, {} D steps\n", o.network.conditional() ? o.network.classes : 0, o.batch, o.train.parts, o.train.d_steps);
   run.print(plan_of(o), extras);
 }

@@ -60,6 +60,27 @@ TEST_CASE("biggan_train: --dry-run tells the memory that the run then takes, wit
   }
 }
 
+TEST_CASE("nsbgan_train: --dry-run of the sampler tells the memory that the run then takes, within a tenth") {
+  const TempFolder t;
+  const std::string faces = draw_faces(t, 60, 64);
+  int k = 0;
+  for (const char* metric_every : {"0", "2"}) {
+    std::vector<std::string> a{"sampler", faces, "--unconditional", "--size", "128", "--levels", "1", "--width", "8", "--batch", "8", "--no-cache", "--steps", "2",
+                               "--grid", "2", "--metric-every", metric_every, "--out", t / std::to_string(k++), "--device", "cpu"};
+    const Finished run = run_program("nsbgan_train", a);
+    a.push_back("--dry-run");
+    const Finished plan = run_program("nsbgan_train", a);
+    CAPTURE(plan.out);
+    CAPTURE(run.err);
+    CAPTURE(plan.err);
+    REQUIRE(run.code == 0);
+    REQUIRE(plan.code == 0);
+    const double all = reported_megabytes(run, " MB in all"), planned_all = planned_megabytes(plan.out, "memory:");
+    MESSAGE("in all " << all << " MB, planned " << planned_all);
+    CHECK(std::abs(planned_all - all) < 0.1 * all);
+  }
+}
+
 TEST_CASE("layer table: every layer of BigGAN reports its output and its parameters") {
   for (const bool deep : {false, true})
     for (const bool by_table : {false, true}) {
