@@ -77,8 +77,8 @@ Tensor Model::learn_pictures(const Tensor& real, float share, const TrainOptions
     }
     const Var fake = d(fakes);
     // The real pictures' logits are constants; the mean of the decoded ones' is not.
-    add(relativistic_loss(on_real, mean_logit(fake), -1.f), 0.5f * o.gan_weight, share, out.adversarial);
-    add(relativistic_loss(fake, mean_logit(on_real), 1.f), 0.5f * o.gan_weight, share, out.adversarial);
+    add(relativistic_loss(on_real, mean_logit(fake), -1.f), o.gan_weight, 0.5f * share, out.adversarial);
+    add(relativistic_loss(fake, mean_logit(on_real), 1.f), o.gan_weight, 0.5f * share, out.adversarial);
   }
   const Tensor kept = fakes.value;
   tape.backward(roots, memory.loss_scale());
