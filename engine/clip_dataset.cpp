@@ -177,10 +177,10 @@ class Decoder {
        options.folder.string(), found);
 }
 
-std::string too_short(int64_t have, int frames, int stride) {
+std::string too_short(int64_t have, int frames, int stride, const std::string& flag) {
   const int64_t span = int64_t(frames - 1) * stride + 1;
   const std::string need = stride == 1 ? fmt::format("{} are needed", span) : fmt::format("{} are needed for {}, every {} of them used", span, frames, stride);
-  return fmt::format("it has {} frame{}, {} (--frames{})", have, have == 1 ? "" : "s", need, stride == 1 ? "" : ", --stride");
+  return fmt::format("it has {} frame{}, {} ({}{})", have, have == 1 ? "" : "s", need, flag, stride == 1 ? "" : ", --stride");
 }
 
 }  // namespace
@@ -220,7 +220,7 @@ ClipDataset::ClipDataset(const ClipDatasetOptions& options) : size_(options.size
   for (Candidate& c : found) {
     const int64_t first = stored_frames_;
     stored_frames_ += c.frames;
-    if (c.reason.empty() && c.frames < span()) c.reason = too_short(c.frames, frames_, stride_);
+    if (c.reason.empty() && c.frames < span()) c.reason = too_short(c.frames, frames_, stride_, options.frames_flag);
     if (!c.reason.empty()) {
       if (options.strict) fail_strict(options, c);
       failures_.push_back({std::move(c.path), std::move(c.reason)});

@@ -34,6 +34,7 @@ struct ClipDatasetOptions {
   int size = 64;        ///< pixels, width and height of every frame
   int frames = 16;      ///< of a window used for training, at the final rate; >= 1
   int stride = 1;       ///< every n-th source frame is used; a window spans (frames - 1) * stride + 1 source frames
+  std::string frames_flag = "--frames";  ///< what sets `frames`, for messages
   Fit fit = Fit::crop;  ///< how other shapes become square
   Rgb background;       ///< under transparent frames and around padded ones
   ClipPictures pictures = ClipPictures::automatic;

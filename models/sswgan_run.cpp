@@ -18,6 +18,7 @@ ClipDatasetOptions clip_options(const RunOptions& o) {
   d.size = base.size;
   d.frames = o.network.final_frames();
   d.stride = o.frame_stride;
+  d.frames_flag = "--stages";
   d.fit = base.fit;
   d.background = base.background;
   d.pictures = o.clip_pictures;

@@ -211,7 +211,8 @@ std::vector<ManifestStage> read_manifest(const fs::path& run) {
   if (!fs::exists(path)) return out;
   const std::vector<uint8_t> bytes = read_file(path, 1 << 20);
   try {
-    for (const json& s : json::parse(bytes.begin(), bytes.end()).at("stages")) {
+    const json j = json::parse(bytes.begin(), bytes.end());
+    for (const json& s : j.at("stages")) {
       ManifestStage m{s.at("stage"), s.at("checkpoint"), s.at("weights"), "", ""};
       if (s.contains("trained_on")) {
         m.fed_checkpoint = s.at("trained_on").at("checkpoint");

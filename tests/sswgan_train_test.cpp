@@ -82,7 +82,7 @@ TEST_CASE("sswgan_train: mistakes end with code 2 and one line that names them")
   is_refused(small_run(data, out, {"--stage", "2"}), {"stage 2", "stage 1", "--all-stages"});
   is_refused(small_run(data, out, {"--stage", "1", "--all-stages"}), {"--stage", "--all-stages"});
   is_refused(small_run(data, out, {"--stages", "2x16/2,6x32"}), {"--stages", "one length"});
-  is_refused(small_run(data, out, {"--stages", "8x16/2,16x32"}), {"too short"});
+  is_refused(small_run(data, out, {"--stages", "8x16/2,16x32"}), {"8 frames", "16 are needed (--stages)"});
   is_refused(small_run(data, out, {"--dm-mismatch", "0.5", "--accumulate", "4"}), {"--dm-mismatch", "--batch"});
   is_refused(small_run(data, out, {"--lr", "0.1", "--d-lr", "0.1"}), {"--lr"});
   is_refused(small_run(data, out, {"--resume"}), {"no run to resume"});
