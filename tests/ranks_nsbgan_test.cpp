@@ -22,7 +22,7 @@ std::vector<std::string> arguments(const char* network, const std::string& data,
 
 /// Runs it alone and on 2 and 4 ranks, and compares the weights of the networks named by prefixes; `moved` moves by more than it may differ.
 void check_ranks(const TempFolder& t, const char* network, const std::string& data, const char* rate, const std::vector<std::string>& more,
-                 const std::vector<const char*>& prefixes, const char* moved, const std::string& name) {
+                 const std::vector<const char*>& prefixes, const char* moved, const std::string& name, const std::vector<std::string>& except = {}) {
   const std::string one = t / name;
   const Finished f = run_program("nsbgan_train", arguments(network, data, one, rate, more));
   CAPTURE(f.err);
@@ -36,11 +36,11 @@ void check_ranks(const TempFolder& t, const char* network, const std::string& da
     REQUIRE(g.code == 0);
     CHECK(largest_loss_difference(one, run) < 1e-3);
     for (const char* prefix : prefixes) {
-      const Distance d = distance(one + kLast, run + kLast, prefix, limit);
+      const Distance d = distance(one + kLast, run + kLast, prefix, limit, except);
       MESSAGE(std::string(prefix) << " largest " << d.largest << ", beyond 0.1 x lr x steps " << d.beyond);
       CHECK(d.beyond <= 0.001);
     }
-    CHECK(distance(one + kFirst, one + kLast, moved, limit).beyond > 0.5);
+    CHECK(distance(one + kFirst, one + kLast, moved, limit, except).beyond > 0.5);
   }
 }
 
@@ -63,5 +63,6 @@ TEST_CASE("ranks: NSB-GAN's decoder on 2 and 4 ranks trains as one process") {
   const TempFolder t;
   const std::string faces = draw_faces(t, 12, 64);
   check_ranks(t, "decoder", faces, "2e-5", {"--width", "8", "--blocks", "1"}, {"G."}, "G.", "srresnet");
-  check_ranks(t, "decoder", faces, "2e-5", {"--kind", "unet", "--width", "8"}, {"G."}, "G.", "unet");
+  // Its batch norms take the biases before them away again: their gradients are rounding, of which Adam makes steps of full size.
+  check_ranks(t, "decoder", faces, "2e-5", {"--kind", "unet", "--width", "8"}, {"G."}, "G.", "unet", {".conv.bias", ".running_mean"});
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -74,12 +75,13 @@ std::vector<float> floats(const TensorView& view) {
 }
 }  // namespace
 
-Distance distance(const std::string& a, const std::string& b, const std::string& prefix, double limit) {
+Distance distance(const std::string& a, const std::string& b, const std::string& prefix, double limit, const std::vector<std::string>& except) {
   const SafetensorsFile one(a), two(b);
   Distance d;
   int64_t count = 0, beyond = 0;
   for (const TensorView& view : one.tensors()) {
     if (!view.name.starts_with(prefix)) continue;
+    if (std::any_of(except.begin(), except.end(), [&](const std::string& end) { return view.name.ends_with(end); })) continue;
     const std::vector<float> x = floats(view), y = floats(two.at(view.name));
     REQUIRE(x.size() == y.size());
     for (size_t i = 0; i < x.size(); i++) {

@@ -19,12 +19,13 @@ int start_mpirun(const std::vector<std::string>& arguments, const std::string& l
 /// come as far as to run the program.
 std::vector<int> processes_of(int process, int count);
 
-/// How far two checkpoints are apart, over the tensors whose names begin with a prefix.
+/// How far two checkpoints are apart, over the tensors whose names begin with a prefix and end with none of `except`.
 struct Distance {
   double largest = 0;
   double beyond = 0;  // share of numbers that are more than `limit` apart
 };
-Distance distance(const std::string& a, const std::string& b, const std::string& prefix, double limit);
+Distance distance(const std::string& a, const std::string& b, const std::string& prefix, double limit,
+                  const std::vector<std::string>& except = {});
 /// The largest difference of any loss or logit in two logs, line by line; the lines must be of the same steps.
 double largest_loss_difference(const std::string& run_a, const std::string& run_b);
 
