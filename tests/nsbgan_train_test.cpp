@@ -220,8 +220,8 @@ TEST_CASE("nsbgan_train: --dry-run of every preset of the sampler") {
     const Finished f = run({"sampler", "--dry-run", "--preset", preset});
     CAPTURE(f.err);
     CHECK(f.code == 0);
-    CHECK(contains(f.out, "MB of tensors at the peak"));
-    if (preset == "64-256") CHECK(contains(f.out, "0.188 MB each"));  // of the pictures, 256 px
+    CHECK(contains(f.out, "memory: "));
+    if (preset == "64-256") CHECK(contains(f.out, "192 KiB each"));  // of the pictures, 256 px
   }
 }
 
