@@ -128,7 +128,7 @@ TEST_CASE("video_metrics: help, mistakes, weight-free distances that see stills 
   CHECK(contains(fvd.out, "12 real and 12 fake clips of 10 frames"));
 
   for (const auto& [arguments, word] : std::vector<std::pair<std::vector<std::string>, const char*>>{
-           {{t / "real", t / "none"}, "none: cannot open"},
+           {{t / "real", t / "none", "--frames", "10"}, "none: cannot open"},
            {{t / "real", t / "same", "--frames", "30"}, "none of the 40 clips can be used"},
            {{t / "real", t / "same", "--frames", "10", "--i3d", t / "none.pt"}, "rgb_imagenet.pt"},
            {{t / "real", t / "same", "--frames", "10", "--sheet", t / "a.jpg"}, ".png"},
