@@ -19,10 +19,11 @@ int start_mpirun(const std::vector<std::string>& arguments, const std::string& l
 /// come as far as to run the program.
 std::vector<int> processes_of(int process, int count);
 
-/// How far two checkpoints are apart, over the tensors whose names begin with a prefix and end with none of `except`.
+/// How far two checkpoints are apart, over the tensors whose names begin with a prefix and end with none of `except`. Weights are what
+/// Adam moves; singular vectors and running statistics are not, and know no learning rate.
 struct Distance {
-  double largest = 0;
-  double beyond = 0;  // share of numbers that are more than `limit` apart
+  double largest = 0, beyond = 0;  // of weights; share of them that are more than `limit` apart
+  double buffers = 0;              // largest of all else
 };
 Distance distance(const std::string& a, const std::string& b, const std::string& prefix, double limit,
                   const std::vector<std::string>& except = {});
