@@ -93,6 +93,7 @@ Sampler::Sampler(const fs::path& run, const SamplerOptions& options) : options_(
     auto stage = std::make_unique<FixedStage>(o.network, k);
     stage->load(file);
     stages_.insert(stages_.begin(), std::move(stage));
+    standing_batch_.insert(standing_batch_.begin(), o.batch / o.train.parts);
   }
   stand();
 }
@@ -102,15 +103,17 @@ Sampler::~Sampler() {
   stages_.clear();
 }
 
-/// Standing statistics, the first stage's first, whose clips the second's are made of. A later stage sees windows, as in training.
+/// Standing statistics, the first stage's first, whose clips the second's are made of. A later stage sees windows, as in training. The
+/// batches are training's, so that a clip does not depend on how many are made at a time.
 void Sampler::stand() {
   if (options_.standing == 0) return;
-  for (int k = 1; k <= stages(); k++)
+  for (int k = 1; k <= stages(); k++) {
+    const int n = standing_batch_[size_t(k - 1)];
     stages_[size_t(k - 1)]->stand(options_.standing, [&](int batch, Generator& g) {
       std::vector<ClipDraw> draws;
       std::vector<uint64_t> seeds;
-      for (int i = 0; i < options_.batch; i++) {
-        const uint64_t number = uint64_t(batch) * uint64_t(options_.batch) + uint64_t(i);
+      for (int i = 0; i < n; i++) {
+        const uint64_t number = uint64_t(batch) * uint64_t(n) + uint64_t(i);
         seeds.push_back(kStandingSeed + number);
         draws.push_back({seeds.back(), int(number % uint64_t(std::max(config_.classes, 1)))});
       }
@@ -121,8 +124,9 @@ void Sampler::stand() {
         condition = take_frames(Var(clips(draws, k - 1, 0)), (batch * 7) % (all - w + 1), 1, w).value;
       }
       PictureSeeds random(seeds);
-      g(random.normal("z." + std::to_string(k), Shape{options_.batch, config_.z}), labels_of(config_, draws), condition);
+      g(random.normal("z." + std::to_string(k), Shape{n, config_.z}), labels_of(config_, draws), condition);
     });
+  }
 }
 
 int64_t Sampler::frames(int stage, int64_t first_frames) const {

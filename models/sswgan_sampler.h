@@ -68,6 +68,7 @@ class Sampler {
   int64_t step_ = 0;
   std::unique_ptr<Context> context_;
   std::vector<std::unique_ptr<FixedStage>> stages_;
+  std::vector<int> standing_batch_;  // clips of a batch of training, of each stage
 };
 
 // ---- the run's directory --------------------------------------------------------------------------------------------
