@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
   CLI::App app("Times whole training iterations of a stage of SSW-GAN, one D step each; prints one JSON object.", "bench_sswgan");
   RunOptions o = preset("ssw-tiny");
   o.steps = 10;
+  o.train.d_steps = 1;
   o.network.classes = 10;
   std::string stages = stages_text(o.network.stages);
   int width = 16;

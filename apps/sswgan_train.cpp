@@ -94,7 +94,7 @@ void add_flags(CLI::App& app, Flags& f) {
   network(app.add_option("--z", n.z, "latent numbers of each stage")->capture_default_str());
   network(app.add_option("--shared-dim", n.shared_dim, "numbers of the class embedding")->capture_default_str());
   network(app.add_option("--d-frames", n.d_frames, "frames of a clip that the frames' discriminator looks at")->capture_default_str());
-  network(app.add_option("--gru", f.gru, "activation of the recurrent layers' candidate: relu (DVD-GAN) or tanh (default: relu)")->check(CLI::IsMember({"relu", "tanh"})));
+  network(app.add_option("--gru", f.gru, "activation of the recurrent layers' candidate: relu (DVD-GAN) or tanh (default: tanh; relu in ssw-128, ssw-100f, hvg-48)")->check(CLI::IsMember({"relu", "tanh"})));
   network(app.add_option("--gru-truncate", n.gru_truncate, "back-propagation through time by pieces of so many frames (0: through all)")->capture_default_str());
   network(app.add_flag("--no-residual", f.no_residual, "later stages make the whole clip, not what is added to the enlarged condition"));
   network(app.add_option("--bn-eps", n.bn_eps, "epsilon of the conditional norms")->capture_default_str());

@@ -48,7 +48,7 @@ TEST_CASE("ranks: SSW-GAN's stages on 2 ranks train as one process") {
   const auto arguments = [&](const std::string& out, std::vector<std::string> more) {
     std::vector<std::string> a{clips, "--out", out, "--stages", "4x16/1,4x32@2", "--width", "8", "--z", "8", "--d-frames", "2", "--batch", "4", "--no-cache", "--grid", "2",
                                "--steps", std::to_string(kSteps), "--log-every", "1", "--sample-every", "0", "--metric-every", "0", "--checkpoint-every", "1", "--keep", "0",
-                               "--standing", "0", "--lr", "5e-6", "--device", "cpu"};
+                               "--standing", "0", "--lr", "5e-6", "--d-steps", "1", "--device", "cpu"};
     a.insert(a.end(), more.begin(), more.end());
     return a;
   };
