@@ -96,7 +96,8 @@ inline void finish(Flags& f, const CLI::App& app) {
   if (given("--kind")) o.network.kind = decoder_kind(f.kind);
   if (given("--gan")) o.train.gan = f.gan == "on";
   if (given("--domain")) o.network.band.domain = domain_from_name(f.domain);
-  if (given("--wavelet") && o.network.band.domain == Domain::pixels) fail("--wavelet: is of --domain wavelet; leave it out");
+  for (const char* flag : {"--wavelet", "--normalisation"})
+    if (given(flag) && o.network.band.domain == Domain::pixels) fail("{}: belongs to --domain wavelet; leave it out", flag);
   if (given("--wavelet")) o.network.band.wavelet = wavelet_from_name(f.wavelet);
   if (given("--normalisation")) {
     o.network.band.shift = f.normalisation[0];

@@ -14,7 +14,7 @@ struct Flags : SheetFlags {
 
   void add(CLI::App& app) {
     app.add_option("SAMPLER", sampler, "a run directory of nsbgan_train sampler (its newest checkpoint), or a checkpoint (.safetensors)")->required();
-    app.add_option("DECODER", decoder, "the same of nsbgan_train decoder, trained with the same --size, --domain, --wavelet and --levels");
+    app.add_option("DECODER", decoder, "the same of nsbgan_train decoder, trained with the same --domain, --wavelet and --levels");
     app.add_flag("--no-decoder", no_decoder, "only the band: its inverse transform, all other bands zero; small pictures are resized");
     SheetFlags::add(app);
     add_output(app);

@@ -59,7 +59,8 @@ std::vector<fs::path> files_of(const std::vector<std::string>& arguments) {
 /// The picture's middle with sides that the decoder's levels and sizes divide.
 Picture cut(const Picture& p, int multiple, const fs::path& name) {
   const int w = p.width / multiple * multiple, h = p.height / multiple * multiple;
-  if (w == 0 || h == 0) fail("{}: {} x {} pixels; --check needs at least {} on either side with this decoder", name.string(), p.width, p.height, multiple);
+  const int least = (kSsimWindow + multiple - 1) / multiple * multiple;
+  if (w < least || h < least) fail("{}: {} x {} pixels; --check needs at least {} on either side with this decoder", name.string(), p.width, p.height, least);
   Picture out{w, h, {}};
   const int top = (p.height - h) / 2, left = (p.width - w) / 2;
   for (int i = 0; i < h; i++) {
@@ -81,6 +82,8 @@ void run(const Flags& f) {
   const std::vector<fs::path> files = files_of(f.pictures);
   const fs::path out = f.out;
   const bool one_file = files.size() == 1 && out.has_extension() && !fs::is_directory(out);
+  if (!one_file && files.size() > 1 && out.has_extension() && !fs::is_directory(out))
+    fail("--out {}: names one picture, and {} were given; name a folder", out.string(), files.size());
   if (one_file) picture_format(out);  // refuses before the work
   fmt::print("{} decoder of step {}, {} domain: {} times as large\n", name_of(decoder.config().kind), decoder.step(), name_of(decoder.band().domain), decoder.factor());
   const PngText text{{"Software", "kiln nsbgan_upscale"}, {"decoder", decoder.path().filename().string()}, {"step", std::to_string(decoder.step())}};
@@ -119,6 +122,10 @@ void run(const Flags& f) {
       fs::create_directories(out);
       to = out / (file.stem().string() + ".png");
       for (int k = 2; !written.insert(to).second; k++) to = out / fmt::format("{}_{}.png", file.stem().string(), k);  // two folders, one name
+    }
+    for (const fs::path& given_file : files) {
+      std::error_code none;
+      if (fs::equivalent(to, given_file, none)) fail("--out {}: {} would be overwritten; name another folder", out.string(), given_file.string());
     }
     write_picture(to, large, text);
     if (!f.check) line.print(fmt::format("{}: {} x {} -> {} x {}, {}", file.filename().string(), given.width, given.height, large.width, large.height, to.string()));

@@ -44,7 +44,7 @@ def measure(args):
         a, b, c, d = bands
         n, k, h, w = a.shape
         rows = [torch.stack([(a + b + c + d) / 2, (a + b - c - d) / 2], -1), torch.stack([(a - b + c - d) / 2, (a - b - c + d) / 2], -1)]
-        return torch.stack([r for r in rows], -1).permute(0, 1, 2, 4, 3, 5).reshape(n, k, 2 * h, 2 * w)
+        return torch.stack([r for r in rows], -1).permute(0, 1, 2, 5, 3, 4).reshape(n, k, 2 * h, 2 * w)
 
     def from_packet(tiles):
         if len(tiles) == 1:

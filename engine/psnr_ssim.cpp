@@ -9,7 +9,7 @@
 namespace kiln {
 namespace {
 
-constexpr int kWindow = 11;
+constexpr int kWindow = kSsimWindow;
 
 void require_same(const Picture& a, const Picture& b) { KILN_ASSERT(a.width == b.width && a.height == b.height && a.rgb.size() == b.rgb.size()); }
 

@@ -9,6 +9,7 @@ namespace kiln {
 /// Peak signal-to-noise ratio in dB of 8-bit pictures of one size, over all pixels and channels: 10 log10(255^2 / mean square error);
 /// 100 where they are equal.
 double psnr(const Picture& a, const Picture& b);
+constexpr int kSsimWindow = 11;  // pixels a side
 /// Structural similarity (Wang et al. 2004): windows weighted by a Gaussian of 11 x 11 pixels and deviation 1.5, K 0.01 and 0.03, range
 /// 255, biased variances; the mean over all windows that lie inside the picture, and over the three channels. scikit-image's with
 /// gaussian_weights and use_sample_covariance = False. Throws kiln::Error if a side is shorter than 11 pixels.

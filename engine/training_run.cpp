@@ -26,6 +26,9 @@ constexpr int64_t kStop = 1, kReport = 2;
 /// What the root tells when it has measured and reported.
 constexpr int64_t kEnd = 1, kRewound = 2;
 
+/// Names the checkpoint that a run was started from: until its own first one, --resume begins there again.
+constexpr const char* kStartedFrom = "started_from";
+
 /// Whether it goes on with the run in its directory (it may also start a new one from a checkpoint).
 bool resumes(const RunPlan& plan) { return plan.resume && plan.resume_file.empty(); }
 
@@ -124,6 +127,7 @@ void TrainingRun::start(Trainee& trainee) {
   alone([&] {
     if (!plan_.resume_file.empty()) {
       load(trainee, plan_.resume_file);
+      directory_.write_text(kStartedFrom, std::filesystem::absolute(plan_.resume_file).string());
     } else {
       const std::vector<int64_t> steps = directory_.checkpoints();
       if (!steps.empty()) {
@@ -134,6 +138,11 @@ void TrainingRun::start(Trainee& trainee) {
           fail("{}; without it, --resume goes on from step {}", e.what(), steps[steps.size() - 2]);
         }
         saved_step_ = step_;
+      } else if (std::filesystem::exists(directory_.path() / kStartedFrom)) {
+        const std::string from = directory_.read_text(kStartedFrom);
+        load(trainee, from);
+        best_step_ = -1;
+        line_.print(fmt::format("the run was stopped before its first checkpoint: it begins again, from {}", from));
       } else {
         trainee.initialise();
         if (plan_.resume) line_.print("the run was stopped before its first checkpoint: it begins again");

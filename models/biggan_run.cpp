@@ -6,6 +6,7 @@
 
 #include "engine/backend/gpu_runtime.h"
 #include "engine/error.h"
+#include "engine/ops_feature.h"
 #include "engine/picture_source.h"
 #include "engine/picture_tensor.h"
 #include "engine/step_graph.h"
@@ -62,7 +63,7 @@ class BigganTrainee : public Trainee {
   void make_references();
   void make_band_reference();
   /// What the networks see of pictures [n, R, R, 3], and the pictures that their samples stand for.
-  Tensor seen(const Tensor& pictures) const { return o_.band ? nsbgan::band_of(Var(pictures), *o_.band).value : pictures; }
+  Tensor seen(const Tensor& pictures) const { return o_.band ? converted(nsbgan::band_of(Var(converted(pictures, DType::f32)), *o_.band).value, context().storage) : pictures; }
   Tensor shown(const Tensor& samples) const { return o_.band ? nsbgan::picture_of_band(Var(samples), *o_.band).value : samples; }
   std::vector<int32_t> sample_labels(int64_t first, int64_t n) const;
   /// The generator's samples of the classes given, from latents counted from `first` on.

@@ -42,9 +42,6 @@ std::string mismatch(const Band& sampler, const Band& decoder) {
                   fmt::format("use a decoder trained with --wavelet {}", kiln::name_of(sampler.wavelet)));
   if (sampler.levels != decoder.levels)
     return differ(fmt::format("bands of {} levels", sampler.levels), fmt::format("bands of {}", decoder.levels), fmt::format("use a decoder trained with --levels {}", sampler.levels));
-  if (sampler.picture_size != decoder.picture_size)
-    return differ(fmt::format("bands of pictures of {} px", sampler.picture_size), fmt::format("those of {} px", decoder.picture_size),
-                  fmt::format("use a decoder trained with --size {}", sampler.picture_size));
   if (sampler.shift != decoder.shift || sampler.scale != decoder.scale)
     return differ(fmt::format("bands normalised by 2 (x + {}) / {} - 1", sampler.shift, sampler.scale), fmt::format("2 (x + {}) / {} - 1", decoder.shift, decoder.scale),
                   fmt::format("they were trained on other pictures, or train one of them with --normalisation {} {}", sampler.shift, sampler.scale));

@@ -94,10 +94,12 @@ Picture Decoder::upscale(const Picture& small, int tile, const std::function<voi
     if (after) after(1, 1);
     return large;
   }
+  // Its training bands of bior2.2 end in zeros' borders, which a user's picture does not have: there it sees beyond, as what it repeats.
+  const int beyond = band().domain == Domain::wavelet && band().wavelet == Wavelet::bior22 ? network_->reach() + 1 : 0;
   const int around = network_->reach() + 1, rows = (h + tile - 1) / tile, columns = (w + tile - 1) / tile;
   for (int k = 0; k < rows * columns; k++) {
     const int top = k / columns * tile, left = k % columns * tile, bottom = std::min(h, top + tile), right = std::min(w, left + tile);
-    const int t = std::max(0, top - around), l = std::max(0, left - around), b = std::min(h, bottom + around), r = std::min(w, right + around);
+    const int t = std::max(-beyond, top - around), l = std::max(-beyond, left - around), b = std::min(h + beyond, bottom + around), r = std::min(w + beyond, right + around);
     decode_part(t, l, b - t, r - l, top, left, bottom, right);
     if (after) after(k + 1, rows * columns);
   }

@@ -153,6 +153,7 @@ RunOptions from_json(const std::string& text, const std::string& source) {
 
 void check(const RunOptions& o) {
   check(o.network);
+  check_range("--size", o.network.band.picture_size, 16, 65536);
   check_range("--batch", o.batch, 1, 65536);
   check_parts(o, o.train.parts);
   const int at_once = o.batch / (o.train.parts * o.rank_count());

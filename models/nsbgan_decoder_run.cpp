@@ -34,7 +34,10 @@ class DecoderTrainee : public Trainee {
       : o_(o), line_(line), data_(std::move(data)), train_(std::move(train)), test_(std::move(test)),
         model_(o.network, o.train.gan ? o.d_width : 0, o.vgg.empty() ? nullptr : std::make_shared<Vgg19Loss>(o.vgg, context().storage)),
         sample_order_(permutation(o.seed, "sample.pictures", 0, int64_t(data_->count()))), now_(o.train) {
-    if (test_.index.size() > size_t(o.measured)) test_.index.resize(size_t(o.measured));
+    // The order of paths is that of class folders: some of all of them.
+    const size_t all = test_.index.size(), some = size_t(o.measured);
+    for (size_t i = 0; all > some && i < some; i++) test_.index[i] = test_.index[i * all / some];
+    if (all > some) test_.index.resize(some);
     use_stream(0);
   }
 
@@ -264,7 +267,7 @@ RunPlan plan_of(const RunOptions& o) {
   p.batch = o.batch;
   p.config = to_json(o, false);
   p.config_file = to_json(o, true);
-  p.program = "nsbgan_train";
+  p.program = "nsbgan_train decoder";
   return p;
 }
 
@@ -292,8 +295,11 @@ RunResult train(const RunOptions& options) {
   if (!o.resume_file.empty()) {  // its weights belong to its normalisation
     const SafetensorsFile file(o.resume_file);
     const RunOptions theirs = from_json(metadata_text(file, "config"), file.path());
-    o.network.band.shift = theirs.network.band.shift;
-    o.network.band.scale = theirs.network.band.scale;
+    const Band& b = theirs.network.band;
+    if (!o.measure_band && (o.network.band.shift != b.shift || o.network.band.scale != b.scale))
+      fail("{}: was trained with --normalisation {} {}; give the same, or leave it out", file.path(), b.shift, b.scale);
+    o.network.band.shift = b.shift;
+    o.network.band.scale = b.scale;
     o.first_step = theirs.train.gan == o.train.gan ? theirs.first_step : metadata_integer(file, "step");
   } else if (o.measure_band) {
     o.network.band = measure(*data, o.network.band);

@@ -40,7 +40,7 @@ Tensor on_unit(const Tensor& pictures) {
 
 void Model::learn_levels(const Tensor& pictures, float share, Losses& out) {
   for (int level = 1; level <= g.config().band.levels; level++) {
-    const DecoderNetwork::Lesson lesson = g.lesson(on_unit(pictures), level);
+    const DecoderNetwork::Lesson lesson = g.lesson(on_unit(converted(pictures, DType::f32)), level);  // bands reach 7: too much for 16 bits
     const float weight = lesson.scale * share / float(pictures.shape()[0]);
     Tape tape;
     Recording recording(tape);

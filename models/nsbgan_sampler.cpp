@@ -29,6 +29,8 @@ Sampler::Sampler(const std::filesystem::path& sampler, const std::filesystem::pa
   auto loaded = std::make_unique<Decoder>(decoder);
   const std::string why = mismatch(band(), loaded->band());
   if (!why.empty()) fail("{} and {} do not belong together: {}", path_.string(), loaded->path().string(), why);
+  if (const int multiple = band_multiple(loaded->config()); band().size() % multiple)
+    fail("{} makes bands of {} px, and {} takes multiples of {}: use a sampler of another --size, or another decoder", path_.string(), band().size(), loaded->path().string(), multiple);
   decoder_ = std::move(loaded);
 }
 

@@ -186,7 +186,7 @@ TEST_CASE("nsbgan_band: kept as JSON, told apart in words, checked") {
   CHECK(contains(mismatch(b, other), "--levels 2"));
   other = b;
   other.picture_size = 128;
-  CHECK(contains(mismatch(b, other), "--size 64"));
+  CHECK(mismatch(b, other).empty());  // decoders are convolutions: one of 256 px enlarges bands of 512, too
   other = b;
   other.scale = 8;
   CHECK(contains(mismatch(b, other), "--normalisation 2 9"));
