@@ -69,7 +69,7 @@ inline void add_flags(CLI::App& app, Flags& f) {
   training(app.add_option("--halve-at", o.halve_at, "steps at which the learning rate is halved")->delimiter(',')->multi_option_policy(CLI::MultiOptionPolicy::TakeAll));
   training(app.add_option("--beta1", f.beta1, "Adam's first decay (default: 0.9)"));
   training(app.add_option("--beta2", f.beta2, "Adam's second decay (default: 0.99; unet 0.999)"));
-  training(app.add_option("--pixel-weight", t.pixel_weight, "of L1 in the second stage (published: 0.01)")->capture_default_str());
+  training(app.add_option("--pixel-weight", t.pixel_weight, "of L1 in the second stage (default: the published 0.01 with --vgg; 1 without)"));
   training(app.add_option("--perceptual-weight", t.perceptual_weight, "of the perceptual loss")->capture_default_str());
   training(app.add_option("--gan-weight", t.gan_weight, "of the discriminator's judgement")->capture_default_str());
   const auto network = group("Network");
@@ -153,6 +153,8 @@ inline decoding::RunOptions settle(const Flags& first, const std::string& saved,
     refuse_changes(f.run, base);
   else if (app.count("--precision") == 0)
     f.run.precision = precision_from_name("auto", f.run.device);
+  // The published 0.01 leaves the likeness to the perceptual loss: without it, the discriminator alone leads the decoder away from it.
+  if (!resumed && f.run.train.gan && f.run.vgg.empty() && app.count("--pixel-weight") == 0) f.run.train.pixel_weight = 1;
   complete(f.run, f, argc, argv, kProgram, fmt::format("decoder-{}", f.run.network.band.picture_size), ranks);
   return f.run;
 }
