@@ -63,6 +63,8 @@ TEST_CASE("ranks: NSB-GAN's decoder on 2 and 4 ranks trains as one process") {
   const TempFolder t;
   const std::string faces = draw_faces(t, 12, 64);
   check_ranks(t, "decoder", faces, "2e-5", {"--width", "8", "--blocks", "1"}, {"G."}, "G.", "srresnet");
+  // The second stage: a mean over the ranks inside of the loss, and its gradient.
+  check_ranks(t, "decoder", faces, "2e-5", {"--gan", "on", "--width", "8", "--blocks", "1", "--d-width", "4"}, {"G.", "D."}, "D.", "gan", {".conv.bias"});
   // Its batch norms take the biases before them away again: their gradients are rounding, of which Adam makes steps of full size.
   check_ranks(t, "decoder", faces, "2e-5", {"--kind", "unet", "--width", "8"}, {"G."}, "G.", "unet", {".conv.bias"});
 }
