@@ -23,6 +23,8 @@ struct StageConfig {
   int stride = 1;  // final frames from one of this stage's to the next: tau
   int window = 0;  // frames that it is trained on, of its own rate; all of them in stage 1
   int g_width = 16, d_width = 16;  // base widths ("ch")
+  /// Whether whole clips are of the same frames, sides and rate.
+  bool same_clips(const StageConfig& o) const { return frames == o.frames && size == o.size && stride == o.stride; }
   bool operator==(const StageConfig&) const = default;
 };
 

@@ -68,27 +68,53 @@ int64_t steps_of(const fs::path& run, int stage) {
   return path.empty() ? -1 : std::stoll(path.stem().string());
 }
 
+/// What the stage is trained on, and its newest checkpoint, where it has one.
 void note_in_manifest(const RunOptions& o) {
-  const fs::path path = newest_checkpoint(o.out, o.stage);
-  if (path.empty()) return;
+  ManifestStage now{o.stage, "", "", o.fed_checkpoint, o.fed_weights};
+  if (const fs::path path = newest_checkpoint(o.out, o.stage); !path.empty()) {
+    now.checkpoint = fs::relative(path, o.out).generic_string();
+    now.weights = weights_hash(SafetensorsFile(path));
+  }
   std::vector<ManifestStage> stages = read_manifest(o.out);
   std::erase_if(stages, [&](const ManifestStage& m) { return m.stage == o.stage; });
   const auto place = std::find_if(stages.begin(), stages.end(), [&](const ManifestStage& m) { return m.stage > o.stage; });
-  stages.insert(place, {o.stage, fs::relative(path, o.out).generic_string(), weights_hash(SafetensorsFile(path)), o.fed_checkpoint, o.fed_weights});
+  stages.insert(place, now);
   write_manifest(o.out, o.network, stages);
 }
 
-/// What stage o.stage is trained on: the newest checkpoint of the stage before, or, when it goes on, the one that it began with, which
-/// must still be that one.
+/// A stage belongs to the stages before it: their clips must be those that this run's options say. Their widths and windows are their own.
+void agree_with_stages_before(RunOptions& o, const SafetensorsFile& file) {
+  const RunOptions theirs = from_json(metadata_text(file, "config"), file.path());
+  for (int j = 1; j < o.stage; j++) {
+    if (j > theirs.network.count() || !theirs.network.stage(j).same_clips(o.network.stage(j)))
+      fail("--stages {}: stage {} is trained on clips of {}, a network of {}; give the same sizes to the stages before, with --stages or --preset",
+           stages_text(o.network.stages), o.stage, file.path(), stages_text(theirs.network.stages));
+    o.network.stages[size_t(j - 1)] = theirs.network.stage(j);
+  }
+  if (theirs.network.z != o.network.z) fail("--z {}: stage {} is trained on clips of {}, which has --z {}; give the same", o.network.z, o.stage, file.path(), theirs.network.z);
+  if (theirs.class_names != o.class_names) {
+    const auto text = [](const std::vector<std::string>& names) { return names.empty() ? std::string("no classes") : fmt::format("the classes {}", fmt::join(names, ", ")); };
+    fail("--classes: stage {} is trained on clips of {}, which has {}, and this run has {}; give or leave out --classes as there, and put the folders back",
+         o.stage, file.path(), text(theirs.class_names), text(o.class_names));
+  }
+}
+
+/// What stage o.stage is trained on: the newest checkpoint of the stage before, or, when it goes on, the one that it began with.
 void find_condition(RunOptions& o) {
   if (o.stage == 1) return;
-  const fs::path path = newest_checkpoint(o.out, o.stage - 1);
-  if (!o.fed_weights.empty()) return require_fed_by(o.out, o.stage, o.fed_weights);
-  if (path.empty())
-    fail("{}: stage {} is trained on the clips of stage {}, which has no checkpoint here; train it first, with --stage {} or --all-stages", o.out.string(),
-         o.stage, o.stage - 1, o.stage - 1);
+  fs::path path;
+  if (!o.fed_weights.empty() && !newest_checkpoint(o.out, o.stage).empty()) {
+    path = fed_checkpoint(o.out, o.stage, o.fed_weights);
+  } else {
+    path = newest_checkpoint(o.out, o.stage - 1);
+    if (path.empty())
+      fail("{}: stage {} is trained on the clips of stage {}, which has no checkpoint here; train it first, with --stage {} or --all-stages", o.out.string(),
+           o.stage, o.stage - 1, o.stage - 1);
+  }
+  const SafetensorsFile file(path);
   o.fed_checkpoint = fs::relative(path, o.out).generic_string();
-  o.fed_weights = weights_hash(SafetensorsFile(path));
+  o.fed_weights = weights_hash(file);
+  agree_with_stages_before(o, file);
 }
 
 RunResult train_stage(RunOptions o, const std::shared_ptr<const ClipDataset>& data) {
@@ -113,6 +139,7 @@ RunResult train_stage(RunOptions o, const std::shared_ptr<const ClipDataset>& da
     s.standing = o.standing;
     s.chunk = o.chunk;
     s.device = o.device;
+    s.checkpoint = o.out / o.fed_checkpoint;
     before = std::make_shared<Sampler>(o.out, s);
   }
   SswganTrainee trainee(o, data, before);
@@ -120,16 +147,43 @@ RunResult train_stage(RunOptions o, const std::shared_ptr<const ClipDataset>& da
   const bool root = !o.ranks || o.ranks->root();
   if (root) trainee.write_real(plan.out / "samples");
   run.start(trainee);
+  const auto note = [&] { o.ranks ? o.ranks->alone([&] { note_in_manifest(o); }) : note_in_manifest(o); };  // other ranks read it for the next stage
+  note();  // so that clips can be made while it trains, and if it is killed
   run.line().print(fmt::format("stage {}: {} frames of {} px, windows of {}; G {:.2f} M parameters, D {:.2f} M; batch {} x {} D steps, {} on {}; to {}", o.stage,
                                o.network.stage(o.stage).frames, o.network.stage(o.stage).size, o.network.stage(o.stage).window,
                                double(trainee.model().g_params.parameter_count()) / 1e6, double(trainee.model().d_params.parameter_count()) / 1e6, o.batch,
                                o.train.d_steps, name_of(o.precision), machine_text(o), plan.out.string()));
   const RunResult result = run.train(trainee);
-  if (o.ranks)
-    o.ranks->alone([&] { note_in_manifest(o); });  // the others read it for the next stage
-  else
-    note_in_manifest(o);
+  note();
   return result;
+}
+
+/// A stage that goes on among all of them: under its own recorded options. Of `o` are when it ends, where it is, and on what it computes.
+RunOptions recorded(const RunOptions& o, int stage) {
+  const fs::path folder = stage_folder(o.out, stage);
+  RunOptions s = from_json(RunDirectory::open(folder).read_text("config.json"), folder.string());
+  if (s.network.final_size() != o.network.final_size() || s.network.final_frames() != o.network.final_frames() || s.frame_stride != o.frame_stride ||
+      s.by_class != o.by_class || s.clip_pictures != o.clip_pictures || s.fit != o.fit)
+    fail("{}: was trained on clips read in another way than those of stage 1 (--stages, --stride, --classes, --pictures, --fit); go on with it alone, with --stage {}",
+         folder.string(), stage);
+  const TrainingOptions own = s;
+  static_cast<TrainingOptions&>(s) = o;
+  s.augment = own.augment;
+  s.batch = own.batch;
+  s.flip = own.flip;
+  s.seed = own.seed;
+  s.precision = own.precision;
+  s.fit = own.fit;
+  s.background = own.background;
+  s.rewinds = own.rewinds;
+  s.commands = own.commands;
+  if (!o.commands.empty()) s.commands.push_back(o.commands.back());
+  s.class_names = o.class_names;
+  s.network.classes = o.network.classes;
+  s.stage = stage;
+  s.all_stages = o.all_stages;
+  s.on_step = o.on_step;
+  return s;
 }
 
 }  // namespace
@@ -155,14 +209,14 @@ RunResult train(const RunOptions& options) {
         reading.print(fmt::format("stage {}: has done its {} steps", k, done));
         continue;
       }
-      s.resume = fs::exists(stage_folder(o.out, k) / "config.json");
-      if (s.resume) {  // what this stage was trained on is in its own record
-        const RunOptions saved = from_json(RunDirectory::open(stage_folder(o.out, k)).read_text("config.json"), stage_folder(o.out, k).string());
-        s.fed_checkpoint = saved.fed_checkpoint;
-        s.fed_weights = saved.fed_weights;
-      } else {
-        s.fed_checkpoint = s.fed_weights = "";
+      if (k < o.network.count() && steps_of(o.out, k + 1) >= 0) {
+        reading.print(fmt::format("stage {}: stays as it is, for stage {} is trained on its clips (--stage {} trains it further)", k, k + 1, k));
+        continue;
       }
+      const bool begun = fs::exists(stage_folder(o.out, k) / "config.json");
+      if (begun && k > 1) s = recorded(o, k);
+      s.resume = begun;
+      if (!begun) s.fed_checkpoint = s.fed_weights = "";
     }
     result = train_stage(s, data);
     if (!result.collapse.empty() || interrupted()) break;
@@ -216,7 +270,9 @@ void dry_run(const RunOptions& options) {
   RunOptions o = options;
   if (!o.data.empty()) {
     ProgressLine line(o.console);
-    const std::shared_ptr<const ClipDataset> data = load_clips(o, line);
+    RunOptions alone = o;
+    alone.ranks = nullptr;  // the others are not here
+    const std::shared_ptr<const ClipDataset> data = load_clips(alone, line);
     o.class_names = data->classes().names;
   }
   o.network.classes = int(o.class_names.size());

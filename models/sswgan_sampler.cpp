@@ -1,6 +1,7 @@
 #include "models/sswgan_sampler.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "engine/error.h"
@@ -59,37 +60,25 @@ Sampler::Sampler(const fs::path& run, const SamplerOptions& options) : options_(
   if (last == 0)
     for (int k = 1; !newest_checkpoint(run, k).empty(); k++) last = k;
   if (last == 0) fail("{}: no stage of an SSW-GAN has a checkpoint here; train one with sswgan_train DIR --out {}", run.string(), run.string());
-  // From the last stage down: each names the weights that it was trained on.
-  std::vector<fs::path> paths(static_cast<size_t>(last));
-  const std::vector<ManifestStage> manifest = read_manifest(run);
-  for (int k = last; k >= 1; k--) {
-    fs::path& path = paths[size_t(k - 1)];
-    if (k == last) {
-      path = newest_checkpoint(run, k);
-    } else {
-      for (const ManifestStage& m : manifest)
-        if (m.stage == k + 1 && !m.fed_checkpoint.empty()) path = run / m.fed_checkpoint;
-    }
-    if (path.empty() || !fs::exists(path)) fail("{}: stage {} has no checkpoint{}", run.string(), k, k < last ? " that stage " + std::to_string(k + 1) + " was trained on" : "; train it first");
-  }
+  const fs::path newest = options.checkpoint.empty() ? newest_checkpoint(run, last) : options.checkpoint;
+  if (newest.empty()) fail("{}: stage {} has no checkpoint; train it first", run.string(), last);
   context_ = std::make_unique<Context>(options.device, false, size_t(options.memory_gb * double(1ull << 30)));
   const UseContext use(*context_);
-  std::string expected;
+  std::string trained_on;  // from the last stage down: each names the weights that it was trained on
   for (int k = last; k >= 1; k--) {
-    const SafetensorsFile file(paths[size_t(k - 1)]);
+    const SafetensorsFile file(k == last ? newest : fed_checkpoint(run, k + 1, trained_on));
     const RunOptions o = from_json(metadata_text(file, "config"), file.path());
+    if (o.stage != k || k > o.network.count()) fail("{}: is not of stage {}", file.path(), k);
     if (k == last) {
       config_ = o.network;
       classes_ = o.class_names;
       step_ = metadata_integer(file, "step");
       check(config_);
-      if (o.stage != last || last > config_.count()) fail("{}: is not of stage {}", file.path(), last);
-    } else if (weights_hash(file) != expected) {
-      fail("{}: its weights are not those that stage {} was trained on ({}, and it has {})", file.path(), k + 1, expected, weights_hash(file));
-    } else if (o.network.stage(k) != config_.stage(k) || o.network.classes != config_.classes || o.network.z != config_.z) {
+    } else if (!o.network.stage(k).same_clips(config_.stage(k)) || o.class_names != classes_ || o.network.z != config_.z) {
       fail("{}: is of another network than stage {}", file.path(), k + 1);
     }
-    expected = o.fed_weights;
+    config_.stages[size_t(k - 1)] = o.network.stage(k);  // with the widths and the window that are its own
+    trained_on = o.fed_weights;
     auto stage = std::make_unique<FixedStage>(o.network, k);
     stage->load(file);
     stages_.insert(stages_.begin(), std::move(stage));
@@ -184,19 +173,33 @@ int Sampler::class_number(const std::string& name) const {
 
 fs::path stage_folder(const fs::path& run, int stage) { return run / ("stage" + std::to_string(stage)); }
 
-fs::path newest_checkpoint(const fs::path& run, int stage) {
-  fs::path best;
-  int64_t best_step = -1;
+namespace {
+
+/// A stage's checkpoints by their steps.
+std::map<int64_t, fs::path> checkpoints_of(const fs::path& run, int stage) {
+  std::map<int64_t, fs::path> all;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(stage_folder(run, stage) / "checkpoints", none)) {
     const std::string name = entry.path().stem().string();
     if (entry.path().extension() != ".safetensors" || name.empty() || name.size() > 12 || name.find_first_not_of("0123456789") != std::string::npos) continue;
-    if (std::stoll(name) > best_step) {
-      best_step = std::stoll(name);
-      best = entry.path();
-    }
+    all[std::stoll(name)] = entry.path();
   }
-  return best;
+  return all;
+}
+
+bool has_weights(const fs::path& checkpoint, const std::string& hash) {
+  try {
+    return fs::exists(checkpoint) && weights_hash(SafetensorsFile(checkpoint)) == hash;
+  } catch (const Error&) {
+    return false;  // a broken file has no weights
+  }
+}
+
+}  // namespace
+
+fs::path newest_checkpoint(const fs::path& run, int stage) {
+  const std::map<int64_t, fs::path> all = checkpoints_of(run, stage);
+  return all.empty() ? fs::path() : all.rbegin()->second;
 }
 
 std::string weights_hash(const SafetensorsFile& file) {
@@ -243,13 +246,14 @@ void write_manifest(const fs::path& run, const Config& c, const std::vector<Mani
   file.commit();
 }
 
-void require_fed_by(const fs::path& run, int stage, const std::string& trained_on) {
-  const fs::path path = newest_checkpoint(run, stage - 1);
-  if (path.empty()) fail("{}: stage {} has no checkpoint, and stage {} is trained on its clips; train it first, with --stage {}", run.string(), stage - 1, stage, stage - 1);
-  const std::string now = weights_hash(SafetensorsFile(path));
-  if (now != trained_on)
-    fail("{}: stage {} was trained on clips of stage {} with weights {}, and its newest checkpoint, {}, has weights {}: put that stage back as it was, "
-         "or remove {} and train stage {} anew", run.string(), stage, stage - 1, trained_on, path.filename().string(), now, stage_folder(run, stage).string(), stage);
+fs::path fed_checkpoint(const fs::path& run, int stage, const std::string& trained_on) {
+  for (const ManifestStage& m : read_manifest(run))
+    if (m.stage == stage && m.fed_weights == trained_on && has_weights(run / m.fed_checkpoint, trained_on)) return run / m.fed_checkpoint;
+  const std::map<int64_t, fs::path> all = checkpoints_of(run, stage - 1);
+  for (auto i = all.rbegin(); i != all.rend(); i++)
+    if (has_weights(i->second, trained_on)) return i->second;
+  fail("{}: stage {} was trained on clips of stage {} with weights {}, which none of its {} checkpoints has: put that stage back as it was, or remove {} "
+       "and train stage {} anew", run.string(), stage, stage - 1, trained_on, all.size(), stage_folder(run, stage).string(), stage);
 }
 
 }  // namespace kiln::sswgan

@@ -35,11 +35,13 @@ struct SamplerOptions {
   int stage = 0;      // the last stage to use; 0: all that are trained
   double memory_gb = 0;
   Device device = Device::cpu;
+  std::filesystem::path checkpoint = {};  // of the last stage; empty: its newest
 };
 
 class Sampler {
  public:
-  /// Loads the averaged generators of a run's directory: of the last stage its newest checkpoint, of the others those that it was trained on.
+  /// Loads the averaged generators of a run's directory: of the last stage its newest checkpoint (or options.checkpoint), of the others
+  /// those that it was trained on.
   /// Throws kiln::Error: no such run, a stage without a checkpoint, stages that do not belong together, no memory.
   explicit Sampler(const std::filesystem::path& run, const SamplerOptions& options = {});
   ~Sampler();
@@ -80,15 +82,16 @@ std::filesystem::path newest_checkpoint(const std::filesystem::path& run, int st
 /// A number of 16 digits that is equal for equal averaged generators.
 std::string weights_hash(const SafetensorsFile& file);
 
-/// RUN/manifest.json: which network feeds which.
+/// RUN/manifest.json: which network feeds which. A stage is in it from its start on.
 struct ManifestStage {
   int stage = 0;
-  std::string checkpoint, weights;            // its newest when it was last trained; relative to RUN
+  std::string checkpoint, weights;            // its newest when it was last started or ended, relative to RUN; empty while it has none
   std::string fed_checkpoint, fed_weights;    // of the stage before, whose clips it was trained on; empty in stage 1
 };
 std::vector<ManifestStage> read_manifest(const std::filesystem::path& run);
 void write_manifest(const std::filesystem::path& run, const Config& c, const std::vector<ManifestStage>& stages);
-/// Throws kiln::Error in words if stage `stage` was trained on other clips than those that the stage before makes now.
-void require_fed_by(const std::filesystem::path& run, int stage, const std::string& trained_on);
+/// The checkpoint of the stage before `stage` that has the weights (weights_hash) that it was trained on, be it the newest or not. Throws
+/// kiln::Error with the remedy if there is none.
+std::filesystem::path fed_checkpoint(const std::filesystem::path& run, int stage, const std::string& trained_on);
 
 }  // namespace kiln::sswgan
