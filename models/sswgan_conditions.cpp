@@ -1,6 +1,7 @@
 #include "models/sswgan_conditions.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "engine/error.h"
 #include "engine/ops_feature.h"
@@ -10,11 +11,18 @@ namespace {
 
 constexpr uint64_t kConditionSeed = 1ull << 41;  // seeds that nobody asks for
 
+/// Windows of all kept clips, which are counted in 31 bits.
+int64_t windows_of(int kept, int64_t offsets) {
+  const int64_t all = std::max<int64_t>(kept, 1) * offsets;
+  if (all > INT32_MAX) fail("--cond-clips {}: with {} windows each these are more than {}; keep fewer clips", kept, offsets, INT32_MAX);
+  return all;
+}
+
 }  // namespace
 
 ConditionSource::ConditionSource(std::shared_ptr<Sampler> sampler, int window, int kept, uint64_t seed, int batch, BatchShare share)
     : sampler_(std::move(sampler)), window_(window), frames_(sampler_->frames(0)), offsets_(frames_ - window + 1), seed_(seed), batch_(batch),
-      kept_(kept), share_(share), order_(seed ^ kConditionSeed, std::max<int64_t>(kept, 1) * offsets_, batch, share) {
+      kept_(kept), share_(share), order_(seed ^ kConditionSeed, windows_of(kept, offsets_), batch, share) {
   KILN_ASSERT(offsets_ >= 1);
   const int64_t side = sampler_->config().stage(sampler_->stages()).size, count = batch / share.ranks;
   frame_floats_ = side * side * 3;
@@ -23,7 +31,7 @@ ConditionSource::ConditionSource(std::shared_ptr<Sampler> sampler, int window, i
   staged_.resize(size_t(windows_.count()));
   if (kept == 0) return;
   std::vector<ClipDraw> draws;
-  for (int i = 0; i < kept; i++) draws.push_back({kConditionSeed + uint64_t(i), label_of(sampler_->config(), uint64_t(i))});
+  for (int i = 0; i < kept; i++) draws.push_back({kConditionSeed + uint64_t(i) + (seed_ << 44), label_of(sampler_->config(), uint64_t(i))});
   make(draws);
 }
 

@@ -77,13 +77,13 @@ void fields(Options& o, bool paths, F f) {
   f("seed", o.seed);
   f("standing", o.standing);
   f("kept_conditions", o.kept_conditions);
+  f("chunk", o.chunk);
   f("by_class", o.by_class);
   f("class_names", o.class_names);
   f("frame_stride", o.frame_stride);
   f("trained_on", o.fed_weights);
   if (!paths) return;
   f("trained_on_checkpoint", o.fed_checkpoint);
-  f("chunk", o.chunk);
   f("steps", o.steps);
   f("log_every", o.log_every);
   f("sample_every", o.sample_every);

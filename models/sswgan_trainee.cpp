@@ -147,13 +147,14 @@ void SswganTrainee::settle() {
   if (settled_step_ == steps_done_) return;
   settled_step_ = steps_done_;
   average_.take(model_.average_params);
-  const int64_t n = at_once(), window = o_.stage > 1 ? here().window / o_.network.rho(o_.stage) : 0;
+  const int64_t n = o_.batch / o_.train.parts;  // of all ranks, as where the next stage's conditions are made
+  const int64_t window = o_.stage > 1 ? here().window / o_.network.rho(o_.stage) : 0;
   average_.stand(o_.standing, [&](int k, Generator& g) {
     std::vector<uint64_t> seeds;
     std::vector<int32_t> classes;
     for (int64_t i = 0; i < n; i++) {
       seeds.push_back(kShownSeed + kShown + uint64_t(k * n + i));
-      classes.push_back(label_of(o_.network, uint64_t(k * n + i)));
+      classes.push_back(label_of(o_.network, before_ ? uint64_t((k * n + i) % shown_count_) : uint64_t(k * n + i)));
     }
     Labels labels;
     if (o_.network.conditional()) {
