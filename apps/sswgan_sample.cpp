@@ -23,7 +23,7 @@ struct Flags {
     app.add_option("--make", make, "grid: one video of all clips; videos: a file a clip; frames: a folder of pictures a clip; sheet: a picture with a row a clip")
         ->check(CLI::IsMember({"grid", "videos", "frames", "sheet"}))->capture_default_str();
     app.add_option("--seeds", seeds, "numbers and ranges: 0-15 or 3,7,20-24; a clip is its seed's, whatever is made beside it")->capture_default_str();
-    app.add_option("--classes", classes, "names or numbers, separated by commas: every seed of each (default: in turn)");
+    app.add_option("--classes", classes, "names or numbers, separated by commas: every seed of each (default: that of number SEED modulo their count)");
     app.add_option("--stage", options.stage, "the last stage to use (0: the last that is trained)")->check(CLI::Range(0, 6))->capture_default_str();
     app.add_flag("--all-stages", all_stages, "show every stage's clip, one beside the other, enlarged and slowed to the last one's (grid, sheet)");
     app.add_option("--frames", frames, "length of the clips; more than trained continues the motion (0: as trained)")->check(CLI::Range(0, 100000))->capture_default_str();
@@ -63,7 +63,7 @@ Wanted wanted(const Flags& f, const sswgan::Sampler& s) {
     w.names.push_back(fmt::format("{}seed{:06}", name, seed));
   };
   if (classes.empty())
-    for (size_t i = 0; i < seeds.size(); i++) add(seeds[i], int(i % std::max<size_t>(s.classes().size(), 1)));
+    for (const uint64_t seed : seeds) add(seed, int(seed % std::max<size_t>(s.classes().size(), 1)));
   else
     for (const int label : classes)
       for (const uint64_t seed : seeds) add(seed, label);
