@@ -64,7 +64,7 @@ class Store {
   void move_to_file(uint64_t needed) {
     if (options_.cache_folder.empty()) {
       fail("{}: its {} clips need {} and more at {}x{} pixels, more than the {} that they may take in memory; allow the cache, where they are "
-           "kept in a file (no --no-cache), choose a smaller --size or a higher --picture-memory",
+           "kept in a file (no --no-cache), choose a smaller size of frames or a higher --picture-memory",
            options_.folder.string(), clips_, human_bytes(needed), options_.size, options_.size, human_bytes(options_.max_bytes));
     }
     std::error_code ignored;
