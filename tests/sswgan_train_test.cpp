@@ -94,6 +94,10 @@ TEST_CASE("sswgan_train: all stages, a manifest, and a first stage that is not t
   const std::string data = clip_folder(t), out = t / "run";
   done(small_run(data, out, {"--stage", "1", "--classes"}));
   const std::string first = "/stage1/checkpoints/000004.safetensors", before = file_text(out + first);
+  // A second stage of other clips than the first makes is refused.
+  is_refused(small_run(data, out, {"--stage", "2"}), {"--classes", "a, b"});
+  is_refused(small_run(data, out, {"--stage", "2", "--classes", "--z", "7"}), {"--z 7", "--z 6"});
+  is_refused(small_run(data, out, {"--stage", "2", "--classes", "--stages", "4x16,4x32"}), {"--stages", "2x16/2,4x32"});
   const Finished f = done(small_run(data, out, {"--stage", "2", "--classes", "--dm-mismatch", "0.5"}));
   CHECK(contains(f.out, "stage 2 is trained on clips of stage1/checkpoints/000004.safetensors"));
   CHECK(file_text(out + first) == before);
@@ -123,8 +127,11 @@ TEST_CASE("sswgan_train: all stages, a manifest, and a first stage that is not t
     }
     if (video_compiled_in()) CHECK(fs::exists(out + stage + std::string("/samples/000004.gif")));
   }
-  // A first stage that has gone on is another one.
+  // A first stage that has gone on does not matter while the second's is still there; without it the second belongs to none.
   done(small_run(data, out, {"--stage", "1", "--classes", "--resume", "--steps", "6"}));
+  const Finished further = done(small_run(data, out, {"--stage", "2", "--classes", "--dm-mismatch", "0.5", "--resume", "--steps", "5"}));
+  CHECK(contains(further.out, "stage 2 is trained on clips of stage1/checkpoints/000004.safetensors"));
+  fs::remove(out + first);
   is_refused(small_run(data, out, {"--stage", "2", "--classes", "--dm-mismatch", "0.5", "--resume", "--steps", "6"}), {"stage 2", "stage 1", "anew"});
 }
 
@@ -160,6 +167,25 @@ TEST_CASE("sswgan_train: --all-stages goes on where it was stopped") {
   for (const char* file : {"/stage1/checkpoints/000004.safetensors", "/stage2/checkpoints/000004.safetensors"}) CHECK(file_text(out + file) == file_text(again + file));
   const Finished f = done(small_run(data, again, {"--all-stages", "--resume"}));
   CHECK(contains(f.out, "stage 2: has done"));
+  // More steps are the last stage's: those before it stay what it was trained on.
+  const Finished more = done(small_run(data, again, {"--all-stages", "--resume", "--steps", "6"}));
+  CHECK(contains(more.out, "stage 1: stays as it is"));
+  CHECK(!fs::exists(again + "/stage1/checkpoints/000006.safetensors"));
+  CHECK(fs::exists(again + "/stage2/checkpoints/000006.safetensors"));
+}
+
+TEST_CASE("sswgan_train: --all-stages goes on with a stage under that stage's own options") {
+  const TempFolder t;
+  const std::string data = clip_folder(t), out = t / "run";
+  done(small_run(data, out, {"--stage", "1"}));
+  done(small_run(data, out, {"--stage", "2", "--width", "8", "--dm-noise", "0.25"}));
+  done(small_run(data, out, {"--all-stages", "--resume", "--steps", "5"}));
+  CHECK(fs::exists(out + "/stage2/checkpoints/000005.safetensors"));
+  const json c = json::parse(file_text(out + "/stage2/config.json"));
+  CHECK(c["matching_noise"] == 0.25);
+  CHECK(c["g_width"] == json::array({4, 8}));  // the first stage's is the first stage's
+  CHECK(c["steps"] == 5);
+  CHECK(contains(done({out, "--make", "sheet", "--seeds", "1", "--out", t / "a.png"}, "sswgan_sample").out, "stage 2 of 2"));
 }
 
 TEST_CASE("sswgan_train: --dry-run tells clips, windows and memory, and makes nothing") {
@@ -199,14 +225,22 @@ TEST_CASE("sswgan_sample: clips are their seeds', in every form, and as long as 
     sample({"--seeds", "0-3", "--fps", "8", "--out", t / "grid.gif"});
     sample({"--make", "videos", "--seeds", "1", "--out", t / "videos"});
     CHECK(fs::file_size(t / "grid.gif") > 100);
-    CHECK(fs::exists(t / "videos/a-seed000001.mp4"));
+    CHECK(fs::exists(t / "videos/b-seed000001.mp4"));  // its class is the seed's, too
   }
   is_refused({out, "--classes", "cat"}, {"cat", "a, b"}, "sswgan_sample");
   is_refused({out, "--stage", "3"}, {"stage 3"}, "sswgan_sample");
   is_refused({t / "nothing"}, {"no stage", "sswgan_train"}, "sswgan_sample");
-  // A first stage that is not the one that the second was trained on.
+  // The first stage that the second was trained on is found by its weights; without it there are no clips of the second.
   fs::copy_file(out + "/stage1/checkpoints/000004.safetensors", out + "/stage1/checkpoints/000003.safetensors");
   done(small_run(data, t / "other", {"--stage", "1", "--classes", "--seed", "9"}));
   fs::copy_file(t / "other/stage1/checkpoints/000004.safetensors", out + "/stage1/checkpoints/000004.safetensors", fs::copy_options::overwrite_existing);
+  sample({"--make", "frames", "--seeds", "5", "--classes", "b", "--out", t / "three"});
+  const Picture r = read_picture(t / "three/b-seed000005/000002.png");
+  most = 0;
+  for (size_t i = 0; i < p.rgb.size(); i++) most = std::max(most, std::abs(int(p.rgb[i]) - int(r.rgb[i])));
+  CHECK(most <= 1);
+  fs::remove(out + "/manifest.json");
+  sample({"--make", "sheet", "--seeds", "5", "--out", t / "d.png"});
+  fs::remove(out + "/stage1/checkpoints/000003.safetensors");
   is_refused({out}, {"stage 2 was trained on"}, "sswgan_sample");
 }
