@@ -93,7 +93,11 @@ void agree_with_stages_before(RunOptions& o, const SafetensorsFile& file) {
   }
   if (theirs.network.z != o.network.z) fail("--z {}: stage {} is trained on clips of {}, which has --z {}; give the same", o.network.z, o.stage, file.path(), theirs.network.z);
   if (theirs.class_names != o.class_names) {
-    const auto text = [](const std::vector<std::string>& names) { return names.empty() ? std::string("no classes") : fmt::format("the classes {}", fmt::join(names, ", ")); };
+    const auto text = [](const std::vector<std::string>& names) {
+      std::string all;
+      for (const std::string& name : names) all += (all.empty() ? "the classes " : ", ") + name;
+      return all.empty() ? "no classes" : all;
+    };
     fail("--classes: stage {} is trained on clips of {}, which has {}, and this run has {}; give or leave out --classes as there, and put the folders back",
          o.stage, file.path(), text(theirs.class_names), text(o.class_names));
   }

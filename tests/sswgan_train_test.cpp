@@ -89,6 +89,24 @@ TEST_CASE("sswgan_train: mistakes end with code 2 and one line that names them")
   CHECK(!fs::exists(fs::path(out) / "stage1" / "config.json"));
 }
 
+TEST_CASE("sswgan_train: a second stage's training takes the same memory for clips of 24 and of 96 frames") {
+  const TempFolder t;
+  const auto memory = [&](int frames, int stage) {
+    const std::string name = std::to_string(frames), data = t / ("clips" + name), out = t / ("run" + name);
+    if (stage == 1)
+      for (int i = 0; i < 4; i++) {
+        fs::create_directories(data);
+        fixtures::write_file(fs::path(data) / (std::to_string(i) + ".png"), encode_png(fixtures::strip(i, frames, 32)));
+      }
+    done(small_run(data, out, {"--stages", std::to_string(frames / 2) + "x16/2," + name + "x32@6", "--stage", std::to_string(stage), "--batch", "2", "--steps", "2",
+                               "--metric-every", "0"}));
+    return log_of(out + "/stage" + std::to_string(stage)).at(0).at("memory_mb").get<double>();
+  };
+  const double short_first = memory(24, 1), long_first = memory(96, 1), short_second = memory(24, 2), long_second = memory(96, 2);
+  CHECK(short_second == long_second);
+  CHECK(long_first > 1.5 * short_first);  // the first stage's grows
+}
+
 TEST_CASE("sswgan_train: all stages, a manifest, and a first stage that is not touched by the second") {
   const TempFolder t;
   const std::string data = clip_folder(t), out = t / "run";
