@@ -34,7 +34,7 @@ demo: ## install, build, get sample pictures, train five minutes, show where the
 
 test: configure ## build and run every test that does not take long
 	@cmake --build $(BUILD) -j $(JOBS)
-	@cd $(BUILD) && ctest --output-on-failure -LE long
+	@cd $(BUILD) && ctest --output-on-failure -j $(JOBS) -LE long
 
 test-long: configure ## the long ones: twenty runs of three ranks, one of which is killed
 	@cmake --build $(BUILD) -j $(JOBS)
