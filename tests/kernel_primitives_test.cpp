@@ -237,18 +237,6 @@ TEST_CASE("kernel: column_sums adds up every row of every group") {
     }
 }
 
-TEST_CASE("kernel: column_sums of millions of rows is as exact as f32 sums of a few hundred") {
-  const int64_t rows = 4'000'000;  // 62500 a chunk: one f32 sum of so many is off by 6e-4
-  const Doubles x(size_t(rows), double(0.1f));
-  const Sums want{double(0.1f) * double(rows), double(0.1f) * double(0.1f) * double(rows), double(rows)};
-  for_each_executor([&](Run& run) {
-    Buffer &bx = run.in(DType::f32, x), &out = run.out(DType::f32, kProbeSums);
-    Buffer& scratch = run.scratch(cpu::probe_column_scratch(kProbeSums, 1, 1));
-    KILN_ON(run, probe_column_sums(run.stream(), DType::f32, 1, rows, 1, bx.data(), out.f32(), scratch.f32()));
-    run.expect("sums", out, want, kLongSum);
-  });
-}
-
 TEST_CASE("kernel: column_sums of eight quantities fits into shared memory in every shape") {
   Random random(8);
   for (const int channels : {1, 2, 4, 8, 16, 32, 48, 128, 528}) {

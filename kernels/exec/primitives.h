@@ -186,7 +186,6 @@ inline bool& force_wide_shapes() {
   return wide;
 }
 constexpr int kMaxChunks = 64;
-constexpr int kRunRows = 512;  // added up in one f32 sum on the CPU
 
 inline ColumnShape column_shape(int64_t rows, int packs, int pack) {
   ColumnShape s{};
@@ -229,20 +228,8 @@ __global__ void __launch_bounds__(128)
     const int p = first + threadIdx.x;
     Sums<K, P> acc;
     for (int k = 0; k < K; k++) acc.s[k] = Pack<P>(0.f);
-    if (p < packs) {
-#if defined(__CUDACC__)
+    if (p < packs)
       for (int64_t r = r0 + y; r < r1; r += ny) f.template operator()<P>(r, p * P, acc);
-#else
-      // In runs: a chunk may have a hundred thousand rows, too many for one f32 sum. A GPU's threads add few.
-      for (int64_t a = r0 + y; a < r1; a += int64_t(kRunRows) * ny) {
-        const int64_t b = a + int64_t(kRunRows) * ny < r1 ? a + int64_t(kRunRows) * ny : r1;
-        Sums<K, P> run;
-        for (int k = 0; k < K; k++) run.s[k] = Pack<P>(0.f);
-        for (int64_t r = a; r < b; r += ny) f.template operator()<P>(r, p * P, run);
-        for (int k = 0; k < K; k++) acc.s[k] += run.s[k];
-      }
-#endif
-    }
     if (ny > 1) {
       float* mine = shared + (y * blockDim.x + threadIdx.x) * (K * P);
       for (int k = 0; k < K; k++) store_freely<P>(mine + k * P, acc.s[k]);
