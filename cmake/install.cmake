@@ -15,7 +15,7 @@ foreach(folder models engine kernels)
           PATTERN "exec" EXCLUDE PATTERN "cpu" EXCLUDE PATTERN "gpu" EXCLUDE PATTERN "backend" EXCLUDE
           PATTERN "activation_math.h" EXCLUDE PATTERN "philox.h" EXCLUDE PATTERN "picture_codec.h" EXCLUDE
           PATTERN "dataset_cache.h" EXCLUDE PATTERN "pth_pickle.h" EXCLUDE PATTERN "video_sink.h" EXCLUDE PATTERN "video_ffmpeg.h" EXCLUDE
-          PATTERN "video_read_codec.h" EXCLUDE PATTERN "clip_scan.h" EXCLUDE)
+          PATTERN "video_read_codec.h" EXCLUDE PATTERN "clip_scan.h" EXCLUDE PATTERN "nsbgan_band_json.h" EXCLUDE)
 endforeach()
 install(FILES kernels/exec/api.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kiln/kernels/exec)
 install(TARGETS kiln ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -4,6 +4,7 @@
 #include "engine/error.h"
 #include "engine/precision.h"
 #include "models/biggan_run.h"
+#include "models/nsbgan_band_json.h"
 
 namespace kiln::biggan {
 

@@ -7,6 +7,7 @@
 #include "engine/error.h"
 #include "engine/ops.h"
 #include "engine/ops_feature.h"
+#include "models/nsbgan_band_json.h"
 
 namespace kiln::nsbgan {
 

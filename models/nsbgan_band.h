@@ -2,7 +2,6 @@
 // section 3). The sampler makes such bands, the decoders make pictures of them; both keep the Band in their checkpoints.
 #pragma once
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "engine/dataset.h"
@@ -33,10 +32,6 @@ struct Band {
 void check(const Band& b);
 /// Why a sampler's band is not what a decoder takes, with the remedy, for people; empty where it is.
 std::string mismatch(const Band& sampler, const Band& decoder);
-
-void to_json(nlohmann::json& j, const Band& b);
-/// Throws nlohmann's exceptions where a key is missing, kiln::Error for a value that is not known.
-void from_json(const nlohmann::json& j, Band& b);
 
 // ---- ops, in the type of what they are given ------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 #include "engine/error.h"
 #include "engine/hash.h"
 #include "engine/precision.h"
+#include "models/nsbgan_band_json.h"
 #include "models/nsbgan_decoder_run.h"
 
 namespace kiln::nsbgan::decoding {

@@ -6,6 +6,7 @@
 
 #include "engine/picture.h"
 #include "engine/picture_tensor.h"
+#include "models/nsbgan_band_json.h"
 #include "tests/op_test.h"
 
 using namespace kiln;
